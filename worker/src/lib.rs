@@ -1,0 +1,2 @@
+//! The media worker: rooms, sessions and packet forwarding behind one UDP port.
+pub mod session;

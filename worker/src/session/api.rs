@@ -1,0 +1,237 @@
+//! What room logic and media say to each other.
+//!
+//! Owns the vocabulary: [`Command`] goes in, [`Event`] comes out, both plain values. The media side
+//! never asks a room anything and a room never sees a packet. Invariants: a session is named by a
+//! [`SessionId`] that is never reused; every `Offer` is answered by exactly one `Event::Answer` or
+//! `Event::Refused` with its id; a track sid belongs to one publishing session until `RemoveTrack`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// One client's media session. Survives a resume of its signalling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// LiveKit's track id, `TR_...`.
+pub type TrackSid = Arc<str>;
+
+/// How many peer connections the client holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    /// Signalling v1: one, the client always offers.
+    Single,
+    /// Signalling v0: the client offers on the publisher's, the server on the subscriber's.
+    Dual,
+}
+
+/// Which of a client's peer connections. A [`Topology::Single`] client has only `Publisher`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Leg {
+    /// `SignalTarget::PUBLISHER`
+    Publisher,
+    /// `SignalTarget::SUBSCRIBER`
+    Subscriber,
+}
+
+/// Kind of media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MediaKind {
+    /// Sound.
+    Audio,
+    /// Pictures.
+    Video,
+}
+
+/// Spatial layer as LiveKit names it, lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Quality {
+    /// RID `q`
+    Low,
+    /// RID `h`
+    Medium,
+    /// RID `f`, and the only layer of a track without simulcast
+    High,
+}
+
+/// Which data channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reliability {
+    /// `_reliable`: ordered, retransmitted
+    Reliable,
+    /// `_lossy`: unordered, no retransmission
+    Lossy,
+}
+
+/// A track the client announced by AddTrack, before its section shows up in an offer.
+#[derive(Debug, Clone)]
+pub struct ExpectedTrack {
+    /// The msid track id that the offer will carry.
+    pub cid: String,
+    /// Ours.
+    pub sid: TrackSid,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Server-side cap of the bitrate asked for by REMB-like feedback; 0 = none.
+    pub max_bitrate: u64,
+}
+
+/// From room logic to media.
+#[derive(Debug)]
+pub enum Command {
+    /// A new session. `codecs` limits what is answered (lower-case names, empty = all).
+    Open { session: SessionId, topology: Topology, codecs: Vec<String> },
+    /// Ends it; no event follows.
+    Close { session: SessionId },
+    /// The client's offer on `leg`.
+    Offer { session: SessionId, leg: Leg, id: u32, sdp: String },
+    /// The client's answer to [`Event::Offer`] (dual only).
+    Answer { session: SessionId, id: u32, sdp: String },
+    /// From AddTrack. A second one with the same sid adds a simulcast codec's cid.
+    ExpectTrack { session: SessionId, track: ExpectedTrack },
+    /// The participant unpublished, or lost the right to publish; its subscribers are unbound.
+    RemoveTrack { session: SessionId, sid: TrackSid },
+    /// Nothing of the track is forwarded while muted.
+    Mute { sid: TrackSid, muted: bool },
+    /// Forward `sid` to `session`. Bound at its next negotiation; media asks for one by
+    /// [`Event::NeedSections`] (single) or makes one itself ([`Event::Offer`], dual).
+    /// `publisher_sid` (`PA_...`) becomes the msid stream.
+    Subscribe { session: SessionId, sid: TrackSid, publisher_sid: Arc<str> },
+    /// Stop forwarding; the section goes inactive at the next negotiation.
+    Unsubscribe { session: SessionId, sid: TrackSid },
+    /// Highest layer wanted by this subscriber; `None` pauses.
+    SetLayer { session: SessionId, sid: TrackSid, quality: Option<Quality> },
+    /// Media is asked for a key frame of a track (throttled there).
+    KeyFrame { sid: TrackSid },
+    /// One payload to many sessions. A slow one loses lossy data, and is closed when its reliable
+    /// buffer exceeds the limit (`Event::Disconnected`).
+    SendData { sessions: Vec<SessionId>, reliability: Reliability, payload: Bytes },
+    /// Ask for statistics: answered by [`Event::Statistics`].
+    Statistics,
+}
+
+/// From media to room logic.
+#[derive(Debug)]
+pub enum Event {
+    /// The answer to `Command::Offer`. `mid_to_track`: the publisher's sections by our sid.
+    Answer { session: SessionId, leg: Leg, id: u32, sdp: String, mid_to_track: BTreeMap<String, String> },
+    /// The server's offer of the subscriber leg.
+    Offer { session: SessionId, id: u32, sdp: String, mid_to_track: BTreeMap<String, String> },
+    /// The offer or answer cannot be used.
+    Refused { session: SessionId, leg: Leg, id: u32, error: SdpError },
+    /// Single topology: the client must offer this many more recvonly sections ({0, 0}: just offer).
+    NeedSections { session: SessionId, audios: u32, videos: u32 },
+    /// ICE and DTLS of the leg are up; `since_open` is the join time as media saw it.
+    Connected { session: SessionId, leg: Leg, since_open: Duration },
+    /// A leg's transport is gone for good (consent lost, DTLS closed or failed).
+    Disconnected { session: SessionId, leg: Leg, reason: TransportEnd },
+    /// The announced track is bound to a section, and its codec is known.
+    TrackLive { session: SessionId, sid: TrackSid, mid: String, mime_type: String, simulcast: bool },
+    /// The client stopped offering the track.
+    TrackEnded { session: SessionId, sid: TrackSid },
+    /// The subscription is bound: packets flow from here on.
+    SubscriptionBound { session: SessionId, sid: TrackSid },
+    /// From a data channel.
+    Data { session: SessionId, reliability: Reliability, payload: Bytes },
+    /// Audio levels since the last one, every 100 ms, only of audible unmuted tracks.
+    Levels { levels: Vec<AudioLevel> },
+    /// The answer to `Command::Statistics`.
+    Statistics { sessions: Vec<SessionStatistics> },
+}
+
+/// One audio track's loudness.
+#[derive(Debug, Clone)]
+pub struct AudioLevel {
+    /// Publisher.
+    pub session: SessionId,
+    /// Track.
+    pub sid: TrackSid,
+    /// RFC 6464 level in -dBov (0 loudest, 127 silent), the mean over the active packets.
+    pub level_dbov: u8,
+    /// Share of packets at or under 35 -dBov, 0 to 1.
+    pub active_ratio: f32,
+}
+
+/// Counters of one session since it opened.
+#[derive(Debug, Clone, Default)]
+pub struct SessionStatistics {
+    /// Whose.
+    pub session: Option<SessionId>,
+    /// Round trip of STUN or RTCP, whichever is newer.
+    pub rtt: Option<Duration>,
+    /// Where its media goes.
+    pub remote: Option<SocketAddr>,
+    /// One per published track.
+    pub published: Vec<TrackStatistics>,
+    /// One per bound subscription.
+    pub subscribed: Vec<TrackStatistics>,
+}
+
+/// Counters of one track in one direction.
+#[derive(Debug, Clone)]
+pub struct TrackStatistics {
+    /// Track.
+    pub sid: TrackSid,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Packets forwarded or received.
+    pub packets: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// Packets lost as the receiver saw it.
+    pub lost: u64,
+    /// Interarrival jitter, RFC 3550.
+    pub jitter: Duration,
+    /// Retransmissions asked for.
+    pub nacks: u64,
+    /// Key frames asked for.
+    pub plis: u64,
+}
+
+/// Why a session description was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SdpError {
+    /// Not SDP.
+    #[error("not a session description: {0}")]
+    Syntax(String),
+    /// Too large or too many sections.
+    #[error("session description exceeds the limit of {limit} {what}")]
+    TooLarge {
+        /// bytes, sections, codecs
+        what: &'static str,
+        /// the limit
+        limit: usize,
+    },
+    /// A needed attribute is missing.
+    #[error("session description lacks {0}")]
+    Missing(&'static str),
+    /// No such session or leg, or an answer to an offer that was never made.
+    #[error("no such session, leg or offer")]
+    Unexpected,
+    /// The transport refused it.
+    #[error("transport: {0}")]
+    Transport(String),
+}
+
+/// Why a leg ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransportEnd {
+    /// Never connected in time.
+    #[error("never connected")]
+    ConnectTimeout,
+    /// Consent was lost, RFC 7675.
+    #[error("consent lost")]
+    ConsentLost,
+    /// The peer closed DTLS.
+    #[error("closed by peer")]
+    Closed,
+    /// DTLS failed: wrong fingerprint or handshake.
+    #[error("handshake failed: {0}")]
+    Handshake(String),
+    /// Its reliable data buffer is over the limit.
+    #[error("too slow for its data")]
+    SlowConsumer,
+}
