@@ -1,1 +1,42 @@
-//! placeholder
+//! What a Meeting is: the custom resources of `plenum.dev/v1alpha1`, their defaults, rules and
+//! conditions.
+//!
+//! Owns the Rust types, the JSON schema with its CEL rules, and the generators of the chart's YAML
+//! and of `docs/api.md`. No client and no I/O but in the `crdgen` binary. Invariants: every string
+//! and list in a schema is bounded; every CEL rule says what to do; a fresh object is not healthy by
+//! kstatus, because `status.observedGeneration` defaults to -1.
+
+#[expect(unreachable_pub, reason = "KubeSchema derives a hidden twin of each type")]
+mod breakout_room;
+mod common;
+pub mod docs;
+#[expect(unreachable_pub, reason = "KubeSchema derives a hidden twin of each type")]
+mod media_worker_pool;
+#[expect(unreachable_pub, reason = "KubeSchema derives a hidden twin of each type")]
+mod meeting;
+mod quantity;
+mod schema;
+pub mod yaml;
+
+pub use breakout_room::{BreakoutRoom, BreakoutRoomSpec, BreakoutRoomStatus, MeetingRef};
+pub use common::{Assignment, ConditionType, Reason, SecretRef, WorkerPoolRef};
+pub use media_worker_pool::{
+    Advertise, AllowedMeetings, AllowedNamespaces, Buffer, Capacity, Drain, DrainMode, Exposure,
+    ExposureType, MediaWorkerPool, MediaWorkerPoolSpec, MediaWorkerPoolStatus, NodeAddressKind,
+    UpdateStrategy, WorkerTemplate,
+};
+pub use meeting::{
+    Audio, BreakoutAssignment, Breakouts, Codec, EndToEndEncryption, Guests, LastSession, Lobby, Media,
+    Meeting, MeetingSpec, MeetingStatus, Permissions, RolePermissions, Schedule, SessionDecisions, Source,
+};
+pub use quantity::{BitRate, Duration, QuantityError};
+pub use schema::all;
+
+/// The group of every object here.
+pub const GROUP: &str = "plenum.dev";
+/// The version of every object here.
+pub const VERSION: &str = "v1alpha1";
+/// What the controller puts on a Meeting or BreakoutRoom that a worker holds.
+pub const FINALIZER: &str = "plenum.dev/release";
+/// Label on everything that belongs to a pool.
+pub const POOL_LABEL: &str = "plenum.dev/pool";
