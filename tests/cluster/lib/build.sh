@@ -48,7 +48,7 @@ must_have_go() {
         die "Go is older than 1.26, which Kubernetes $KUBERNETES needs" "install Go 1.26 or newer and put it first on PATH"
 }
 
-# cached NAME INPUT BUILD...: links BIN/NAME to the cache, where BUILD is run
+# cached NAME INPUT BUILD...: links programs from the cache, where BUILD is run
 # once for each INPUT. BUILD gets a folder to put its programs into. CACHED is
 # where they are.
 cached() {
@@ -59,12 +59,18 @@ cached() {
     home=$CACHE/$name-${key:0:12}
     if [[ ! -e $home/done ]]; then
         must_have_go
+        mkdir -p "$CACHE"
+        # Two builds at once would only be in each other's way.
+        exec 8>"$CACHE/lock"
+        flock 8
+    fi
+    if [[ ! -e $home/done ]]; then
         say "building $name (the first time only; all together take about 12 minutes on 2 cores)"
         rm -rf "$home".new.*
         local new=$home.new.$$
         mkdir -p "$new"
         (
-            exec 9>&-
+            exec 8>&- 9>&-
             cd "$CLUSTER_SOURCE"
             export CGO_ENABLED=0 GOBIN=$new GOFLAGS=-buildvcs=false
             "$@" "$new"
@@ -73,12 +79,15 @@ cached() {
         rm -rf "$home"
         mv "$new" "$home"
     fi
+    exec 8>&-
     # shellcheck disable=SC2034 # for the caller
     CACHED=$home
-    # Someone who only makes images need not be root.
-    [[ -w $BIN ]] || return 0
     for program in "$home"/*; do
-        [[ ${program##*/} == 'done' ]] || ln -sfn "$program" "$BIN/${program##*/}"
+        [[ ${program##*/} != 'done' ]] || continue
+        # For use without a cluster, such as "helm lint".
+        ln -sfn "$program" "$CACHE/${program##*/}"
+        # Someone who only makes images need not be root.
+        [[ ! -w $BIN ]] || ln -sfn "$program" "$BIN/${program##*/}"
     done
 }
 
@@ -118,10 +127,12 @@ build_tools() {
     cached tool "$(sources tool pause)" build_tool
 }
 
+build_helm_only() { cached helm "$HELM" build_helm; }
+
 build_all() {
     build_tools
     cached containerd "$CONTAINERD" build_containerd
     cached kubernetes "$KUBERNETES $(sources go.mod go.sum kube)" build_kube
     cached dns "$(sources dns)" build_dns
-    cached helm "$HELM" build_helm
+    build_helm_only
 }

@@ -85,6 +85,7 @@ started() {
     read -ra line <<<"${line##*) }"
     [[ ${line[0]} != Z ]] && printf '%s' "${line[19]}"
 }
+export -f started
 
 # alive NAME: the process that NAME's pid file speaks of is running.
 alive() {
@@ -118,7 +119,7 @@ gone() { ! alive "$1"; }
 # of its own, unless it is running with the same arguments, program and FILES
 # (one word, separated by spaces). Sets RESTARTED when it had to be started.
 ensure() {
-    local name=$1 node=$2 files=$3 sum pid
+    local name=$1 node=$2 files=$3 sum
     shift 3
     # A program in the cache is named by its content, so the name will do.
     # shellcheck disable=SC2086 # FILES is a list
@@ -139,10 +140,13 @@ ensure() {
     rotate "$LOGS/$name.log"
     local in=()
     ((node == 1)) || in=(nsenter --net="$(node_dir "$node")/net" --)
-    # Descriptor 9 is the lock, which must not outlive this script.
-    setsid "${in[@]}" "$@" >>"$LOGS/$name.log" 2>&1 </dev/null 9>&- &
-    pid=$!
-    printf '%s %s\n' "$pid" "$(started "$pid")" >"$RUN/$name.pid"
+    rm -f "$RUN/$name.pid"
+    # It writes its pid file itself, so that it has one even when this script is
+    # killed meanwhile. Descriptor 9 is the lock, which must not outlive us.
+    # shellcheck disable=SC2016 # for the inner shell
+    setsid bash -c 'printf "%s %s\n" $$ "$(started $$)" >"$0.new" && mv "$0.new" "$0" && exec "$@"' \
+        "$RUN/$name.pid" "${in[@]}" "$@" >>"$LOGS/$name.log" 2>&1 </dev/null 9>&- &
+    wait_for 10 test -e "$RUN/$name.pid" || die "$name could not be started" "read $LOGS/$name.log"
     printf '%s\n' "$sum" >"$RUN/$name.args"
 }
 
@@ -153,11 +157,12 @@ rotate() {
     ((size < 50000000)) || mv -f "$1" "$1.old"
 }
 
-# healthy NAME SECONDS COMMAND...: waits until the command succeeds, and gives
-# up early when the process has ended.
+# healthy NAME START COMMAND...: waits until the command succeeds. When it does
+# not, a process of an earlier run, which may hang, is ended and START is run.
 healthy() {
-    local name=$1 until=$((SECONDS + $2))
+    local name=$1 start=$2 until=$((SECONDS + 30))
     shift 2
+    [[ -n $RESTARTED ]] || until=$((SECONDS + 10))
     until "$@" >/dev/null 2>&1; do
         if ! alive "$name"; then
             tail -n 5 "$LOGS/$name.log" >&2 || true
@@ -165,7 +170,11 @@ healthy() {
         fi
         if ((SECONDS >= until)); then
             tail -n 5 "$LOGS/$name.log" >&2 || true
-            return 1
+            [[ -z $RESTARTED ]] || die "$name does not answer" "read $LOGS/$name.log; down, then up"
+            say "$name does not answer"
+            stop "$name" KILL
+            $start
+            return
         fi
         sleep 0.1
     done

@@ -10,28 +10,35 @@ certificates_up() {
     install -m 600 "$PKI/admin.kubeconfig" "$STATE/kubeconfig"
 }
 
-# must_be_free PROTOCOL PORT NAME: a port that NAME is about to take.
+# must_be_free PORT NAME [REMEDY]: a port that NAME is about to take.
 must_be_free() {
-    alive "$3" && return
+    alive "$2" && return
     local user
-    user=$(ss -Hlnp"${1:0:1}" "sport = :$2" | grep -E "(127.0.0.1|0.0.0.0|\*|$API|\[::\]):$2 " || true)
-    [[ -z $user ]] || die "port $2 is in use: $(grep -oE 'users:.*' <<<"$user" || echo "$user")" \
-        "end that process, then run up again" "${4:-kind, minikube and k3s use the same ports}"
+    user=$(ss -Hlnpt "sport = :$1" | grep -E "(127.0.0.1|0.0.0.0|\*|$API|\[::\]):$1 " || true)
+    [[ -z $user ]] || die "port $1, for $2, is in use: $(grep -oE 'users:.*' <<<"$user" || echo "$user")" \
+        "end that process, then run up again" "${3:-kind, minikube and k3s use the same ports}"
+}
+
+ports_free() {
+    local port
+    for port in 12379 12380; do must_be_free "$port" etcd; done
+    must_be_free 6443 kube-apiserver
+    must_be_free 10257 kube-controller-manager
+    must_be_free 10259 kube-scheduler
+    for port in 10248 10250; do must_be_free "$port" kubelet-1; done
+    for port in 10249 10256; do must_be_free "$port" kube-proxy-1; done
 }
 
 store_up() {
-    must_be_free tcp 12379 etcd
     # Nothing here needs to survive a power cut, so nothing waits for the disk.
     ensure etcd 1 "" "$BIN/etcd" --name plenum --data-dir "$STATE/etcd" --unsafe-no-fsync --log-level warn \
         --listen-client-urls "$STORE" --advertise-client-urls "$STORE" \
         --listen-peer-urls http://127.0.0.1:12380 --initial-advertise-peer-urls http://127.0.0.1:12380 \
         --initial-cluster plenum=http://127.0.0.1:12380
-    healthy etcd 20 curl -fsS -m 2 "$STORE/health" ||
-        die "etcd does not answer" "read $LOGS/etcd.log; ./down and ./up"
+    healthy etcd store_up curl -fsS -m 2 "$STORE/health"
 }
 
 api_up() {
-    must_be_free tcp 6443 kube-apiserver
     settings "$STATE/audit-policy.yaml" <<'YAML'
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -83,10 +90,7 @@ YAML
         --tls-private-key-file "$PKI/apiserver.key"
     )
     ensure kube-apiserver 1 "$STATE/audit-policy.yaml $PKI/apiserver.crt" "$BIN/kube-apiserver" "${flags[@]}"
-    healthy kube-apiserver 90 kubectl get --raw /readyz && return
-    [[ -z $RESTARTED ]] || die "the API server does not get ready" "read $LOGS/kube-apiserver.log; ./down and ./up"
-    stop kube-apiserver KILL
-    api_up
+    healthy kube-apiserver api_up kubectl get --raw /readyz --request-timeout 5s
 }
 
 controllers_up() {
@@ -103,6 +107,7 @@ controllers_up() {
         --root-ca-file "$PKI/ca.crt" --service-account-private-key-file "$PKI/service-accounts.key" \
         --service-cluster-ip-range "$SERVICE_NETWORK" --use-service-account-credentials \
         --flex-volume-plugin-dir "$STATE/volume-plugins"
+    healthy kube-controller-manager controllers_up curl -fsSk -m 2 https://127.0.0.1:10257/healthz
 }
 
 # What a pod can count on in any cluster: names, and kube-proxy's rights.
@@ -118,7 +123,7 @@ port_map_up() {
     for pair in ${map//,/ }; do
         from=${pair%%:*} to=${pair##*:}
         [[ $pair =~ ^[0-9]+:[0-9]+$ ]] || die "PLENUM_PORT_MAP has '$pair'" "PLENUM_PORT_MAP=7880:30880,8080:30080"
-        must_be_free tcp "$from" port-map "PLENUM_PORT_MAP=OTHER:$to $CLUSTER_SOURCE/up"
+        must_be_free "$from" port-map "PLENUM_PORT_MAP=OTHER:$to $CLUSTER_SOURCE/up"
         args+=("127.0.0.1:$from" "$API:$to" "[::1]:$from" "$API:$to")
     done
     if ((${#args[@]} == 0)); then

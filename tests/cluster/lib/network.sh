@@ -22,9 +22,10 @@ network_up() {
     local n=$1 count=$2
     sysctl -qw net.ipv4.ip_forward=1 ||
         die "this kernel does not let us forward packets" "sysctl -w net.ipv4.ip_forward=1"
+    # The address is fixed, or it would change with every node that comes.
     if ! ip link show dev "$BRIDGE" >/dev/null 2>&1; then
         say "making the nodes' network, $(node_address 0)/24"
-        ip link add "$BRIDGE" type bridge forward_delay 0 ||
+        ip link add "$BRIDGE" address 02:50:4c:4e:55:4d type bridge forward_delay 0 ||
             die "no bridge could be made" "modprobe bridge   (the kernel needs bridge, veth, overlay and nf_tables)"
     fi
     ip addr replace "$API/24" dev "$BRIDGE"

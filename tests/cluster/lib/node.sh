@@ -29,10 +29,12 @@ cgroups_up() {
 }
 
 node_up() {
-    local n=$1
+    local n=$1 archive
     cgroups_up "$n"
     node_settings "$n"
     containerd_up "$n"
+    # Those of the cluster, and what was loaded when this node was not yet there.
+    for archive in "$STATE"/images/*.tar; do load_image "$n" "$archive"; done
     kubelet_up "$n"
     proxy_up "$n"
 }
@@ -154,14 +156,7 @@ containerd_up() {
     dir=$(node_dir "$n") name=containerd-$1
     ensure "$name" "$n" "$dir/containerd.toml" \
         "$BIN/containerd" --config "$dir/containerd.toml" --log-level warn
-    if ! healthy "$name" 20 node_ctr "$n" version; then
-        # It was running but does not answer: once more from the start.
-        [[ -z $RESTARTED ]] || die "containerd of $(node_name "$n") does not answer" "read $LOGS/$name.log; ./down and ./up"
-        stop "$name" KILL
-        containerd_up "$n"
-        return
-    fi
-    load_image "$n" "$STATE/images/pause.tar"
+    healthy "$name" "containerd_up $n" node_ctr "$n" --timeout 5s version
 }
 
 kubelet_up() {
@@ -173,6 +168,7 @@ kubelet_up() {
         --root-dir "$dir/kubelet" --cert-dir "$dir/kubelet/pki" \
         --hostname-override "$name" --node-ip "$(node_address "$n")" \
         --node-labels "topology.kubernetes.io/region=plenum,topology.kubernetes.io/zone=zone-$n"
+    healthy "kubelet-$n" "kubelet_up $n" on_node "$n" curl -fsS -m 2 http://127.0.0.1:10248/healthz
 }
 
 proxy_up() {
