@@ -24,7 +24,7 @@ export CLUSTER_SOURCE STATE CACHE BIN PKI RUN LOGS API BRIDGE POD_BRIDGE POD_NET
 
 say() { printf '%s\n' "$*" >&2; }
 
-trap 'say "error: $0 stopped unexpectedly (${BASH_SOURCE[0]}, line $LINENO: $BASH_COMMAND)"' ERR
+trap '((BASH_SUBSHELL)) || say "error: $0 stopped unexpectedly (${BASH_SOURCE[0]}, line $LINENO: $BASH_COMMAND)"' ERR
 
 # die WHAT REMEDY...
 die() {
@@ -169,7 +169,7 @@ healthy() {
             die "$name has ended" "read $LOGS/$name.log; then run up again"
         fi
         if ((SECONDS >= until)); then
-            tail -n 5 "$LOGS/$name.log" >&2 || true
+            [[ -z $RESTARTED ]] || tail -n 5 "$LOGS/$name.log" >&2 || true
             [[ -z $RESTARTED ]] || die "$name does not answer" "read $LOGS/$name.log; down, then up"
             say "$name does not answer"
             stop "$name" KILL

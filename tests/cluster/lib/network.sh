@@ -99,7 +99,7 @@ network_down() {
         case $table in
         kube-proxy | plenum-cluster) nft delete table "$family" "$table" ;;
         # The tables of iptables go when nothing but empty chains is left.
-        nat | filter | mangle | raw) table_is_empty "$family" "$table" && nft delete table "$family" "$table" ;;
+        nat | filter | mangle | raw) table_is_empty "$family" "$table" && nft delete table "$family" "$table" 2>/dev/null ;;
         esac
     done || true
     conntrack -D -d "$(node_address 0)/24" >/dev/null 2>&1 || true
@@ -108,7 +108,7 @@ network_down() {
 }
 
 table_is_empty() {
-    ! nft list table "$1" "$2" | grep -qvE '^\s*(table .*|chain .*|type .*|})?\s*$'
+    ! nft list table "$1" "$2" 2>/dev/null | grep -qvE '^\s*(table .*|chain .*|type .*|})?\s*$'
 }
 
 # The CNI plugin for host ports keeps its rules when a pod's network vanishes

@@ -2,14 +2,8 @@
 # shellcheck shell=bash
 
 # The folders in which this machine's control groups live: one per controller
-# (version 1) or one for all (version 2).
-cgroup_roots() {
-    if [[ $(stat -fc %T /sys/fs/cgroup) == cgroup2fs ]]; then
-        echo /sys/fs/cgroup
-    else
-        findmnt -rn -t cgroup -o TARGET
-    fi
-}
+# (version 1), one for all (version 2), or both.
+cgroup_roots() { findmnt -rn -t cgroup,cgroup2 -o TARGET; }
 
 cgroups_up() {
     local root dir file
@@ -213,14 +207,18 @@ node_down() {
         remove_group "$root/$(node_name "$n")"
     done < <(cgroup_roots)
     find /var/log/containers -lname "$dir/*" -delete 2>/dev/null || true
+    # Its network goes by itself, but only later.
+    ip link del "plenum-n$n" 2>/dev/null || true
     [[ $dir == */node[0-9]* ]] && rm -rf --one-file-system "$dir"
 }
 
 # Folders that the kubelet makes in fixed places, if nobody else's are in them.
 kubelet_leftovers_down() {
     [[ -e $STATE/before/kubelet ]] || rm -f /var/lib/kubelet/device-plugins/{kubelet.sock,DEPRECATION}
+    grep -lsF "\"$STATE/" /var/lib/cni/results/* | xargs -r rm -f || true
     rmdir -p --ignore-fail-on-non-empty /var/lib/kubelet/device-plugins \
-        /var/log/containers /run/containerd/s /usr/libexec/kubernetes/kubelet-plugins/volume/exec 2>/dev/null || true
+        /var/log/containers /run/containerd/s /var/lib/cni/results \
+        /usr/libexec/kubernetes/kubelet-plugins/volume/exec 2>/dev/null || true
 }
 
 # kill_group N: every process in the node's control groups, until none is left.
