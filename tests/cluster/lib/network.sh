@@ -80,8 +80,8 @@ node_network_whole() {
     dir=$(node_dir "$1")
     mountpoint -q "$dir/net" &&
         [[ $(cat "/sys/class/net/plenum-n$1/operstate" 2>/dev/null) == up ]] &&
-        ip link show "plenum-n$1" | grep -q "master $BRIDGE" &&
-        on_node "$1" ip route get "$API" 2>/dev/null | grep -q "src $(node_address "$1")"
+        ip link show "plenum-n$1" | grep "master $BRIDGE" >/dev/null &&
+        on_node "$1" ip route get "$API" 2>/dev/null | grep "src $(node_address "$1")" >/dev/null
 }
 
 network_down() {
@@ -108,21 +108,21 @@ network_down() {
 }
 
 table_is_empty() {
-    ! nft list table "$1" "$2" 2>/dev/null | grep -qvE '^\s*(table .*|chain .*|type .*|})?\s*$'
+    ! nft list table "$1" "$2" 2>/dev/null | grep -vE '^\s*(table .*|chain .*|type .*|})?\s*$' >/dev/null
 }
 
 # The CNI plugin for host ports keeps its rules when a pod's network vanishes
 # without it. Ours carry the name of our network.
 forget_host_ports() {
     local chain
-    iptables-save -t nat 2>/dev/null | grep -qE 'CNI-(HOSTPORT|DN)' || return 0
+    iptables-save -t nat 2>/dev/null | grep -E 'CNI-(HOSTPORT|DN)' >/dev/null || return 0
     iptables-save -t nat | sed -nE '/-A CNI-HOSTPORT-DNAT .*name: "plenum"/s/^-A/-D/p' |
         while read -r rule; do xargs iptables -w -t nat <<<"$rule"; done
     for chain in $(iptables-save -t nat | sed -nE 's/^:(CNI-DN-\S+) .*/\1/p'); do
-        iptables-save -t nat | grep -q -- "-j $chain\b" && continue
+        iptables-save -t nat | grep -- "-j $chain\b" >/dev/null && continue
         iptables -w -t nat -F "$chain" && iptables -w -t nat -X "$chain"
     done
-    iptables-save -t nat | grep -q -- '-A CNI-HOSTPORT-DNAT' && return
+    iptables-save -t nat | grep -- '-A CNI-HOSTPORT-DNAT' >/dev/null && return
     iptables-save -t nat | sed -nE '/^-A (PREROUTING|OUTPUT|POSTROUTING) .*-j CNI-HOSTPORT-/s/^-A/-D/p' |
         while read -r rule; do xargs iptables -w -t nat <<<"$rule"; done
     for chain in CNI-HOSTPORT-DNAT CNI-HOSTPORT-SETMARK CNI-HOSTPORT-MASQ; do
