@@ -2,11 +2,31 @@
 //!
 //! Owns the WebSocket, the join request in both protocol versions, the token check and the relay to
 //! a room. Knows neither Kubernetes nor media: who holds the room is behind [`Rooms`], which the
-//! gateway implements over gRPC and `plenum-worker dev` in process.
+//! gateway implements over gRPC and `plenum-worker dev` in process. Invariants: nothing reaches a
+//! room before its token was checked; every refusal has a catalogue code; a token is never logged
+//! nor repeated in an answer; what a client sends is bounded in size and rate.
 
+mod admit;
+mod origin;
+mod rate;
+mod refusal;
+mod relay;
+mod request;
+mod serve;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
 use plenum_errors::PublicError;
 use plenum_worker_api::v1::{ClientFrame, Start, WorkerFrame};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+
+pub use refusal::{refuse, text_of};
+pub use serve::{ServeLimits, serve};
+
+/// The largest signal message, in either direction, and the largest join request after inflation.
+pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
 
 /// Where rooms are found and entered.
 #[async_trait::async_trait]
@@ -25,4 +45,81 @@ pub struct Session {
     pub to_worker: mpsc::Sender<ClientFrame>,
     /// From the worker; ends after a Closed frame, or without one where the worker was lost.
     pub from_worker: mpsc::Receiver<WorkerFrame>,
+}
+
+/// Which way a signal message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Client to worker.
+    Up,
+    /// Worker to client.
+    Down,
+}
+
+/// What the front door tells whoever keeps the metrics. Every method may be left out.
+pub trait Observer: Send + Sync + 'static {
+    /// A join attempt ended: `outcome` is `ok` or a catalogue code.
+    fn joined(&self, outcome: &str, took: Duration) {
+        let _ = (outcome, took);
+    }
+    /// A client's WebSocket opened (`1`) or closed (`-1`).
+    fn connected(&self, delta: i64) {
+        let _ = delta;
+    }
+    /// A signal message of `bytes` was relayed.
+    fn message(&self, direction: Direction, bytes: usize) {
+        let _ = (direction, bytes);
+    }
+}
+
+struct NoObserver;
+impl Observer for NoObserver {}
+
+/// How the front door behaves.
+#[derive(Clone)]
+pub struct JoinConfig {
+    /// Origins of web pages that may connect: `https://meet.example.com`, or `*` for all. The
+    /// token carries the authority and there are no cookies, so `*` is the default, as LiveKit has
+    /// it. A page of the same host and a client without an Origin may always connect.
+    pub allowed_origins: Vec<String>,
+    /// Believe the last entry of X-Forwarded-For. Only behind a proxy that sets it.
+    pub trust_forwarded_for: bool,
+    /// Signal messages a client may send per second, in the long run.
+    pub messages_per_second: u32,
+    /// Signal messages a client may send at once.
+    pub message_burst: u32,
+    /// Open WebSockets beyond which new ones are refused.
+    pub max_sessions: usize,
+    /// How often a live session is given a fresh token.
+    pub refresh_every: Duration,
+    /// How long a fresh token is good for.
+    pub refresh_ttl: Duration,
+    /// A client that sent nothing, not even a pong, for this long is gone.
+    pub idle_timeout: Duration,
+    /// Becomes true when the process shuts down: clients are told to resume elsewhere.
+    pub shutdown: Option<watch::Receiver<bool>>,
+    /// Where the figures go.
+    pub observer: Arc<dyn Observer>,
+}
+
+impl Default for JoinConfig {
+    fn default() -> Self {
+        JoinConfig {
+            allowed_origins: vec!["*".to_owned()],
+            trust_forwarded_for: false,
+            messages_per_second: 100,
+            message_burst: 300,
+            max_sessions: 20_000,
+            refresh_every: Duration::from_secs(5 * 60),
+            refresh_ttl: Duration::from_secs(10 * 60),
+            idle_timeout: Duration::from_secs(60),
+            shutdown: None,
+            observer: Arc::new(NoObserver),
+        }
+    }
+}
+
+/// The routes of the front door.
+pub fn router<R: Rooms>(rooms: Arc<R>, config: JoinConfig) -> Router {
+    admit::router(rooms, config)
 }
