@@ -1,0 +1,35 @@
+// The metrics of a single server follow the call.
+
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { test } from 'node:test';
+import { Stage } from '../lib/call.mjs';
+import { devTarget } from '../lib/dev-target.mjs';
+import { sum } from '../lib/metrics.mjs';
+import { waitFor } from '../lib/wait.mjs';
+
+test('metrics rise and fall with a call', { skip: !!process.env.PLENUM_E2E_URL }, async (t) => {
+  const target = await devTarget();
+  t.after(() => target.close());
+  const stage = await Stage.open(target);
+  t.after(() => stage.close());
+  const gauge = async (name) => sum(await target.metrics(), name);
+  const reach = (name, value) =>
+    waitFor(async () => (await gauge(name)) === value, {
+      what: `${name} is ${value}`,
+      diagnose: stage.diagnose,
+    });
+
+  await reach('plenum_worker_participants', 0);
+  const room = `room-${randomUUID()}`;
+  const [alice, bob] = await Promise.all([stage.joined('alice', room), stage.joined('bob', room)]);
+  await alice.publishCamera();
+  await bob.waitDecoded('alice');
+  await reach('plenum_worker_participants', 2);
+  await reach('plenum_worker_rooms', 1);
+  const text = await target.metrics();
+  for (const token of [room, 'alice', 'bob']) assert.ok(!text.includes(token), `a metric names ${token}`);
+  await alice.leave();
+  await bob.leave();
+  await reach('plenum_worker_participants', 0);
+});
