@@ -98,6 +98,7 @@ export async function badTokens(keys, room, otherRoom) {
     },
     {
       name: 'without an identity',
+      strict: true,
       token: forge(header, { ...claims, sub: '' }, keys.apiSecret),
       codes: ['IdentityMissing'],
       status: 400,
