@@ -112,20 +112,24 @@ table_is_empty() {
 }
 
 # The CNI plugin for host ports keeps its rules when a pod's network vanishes
-# without it. Ours carry the name of our network.
+# without it. Ours carry the name of our network, "plenum".
 forget_host_ports() {
-    local chain
-    iptables-save -t nat 2>/dev/null | grep -E 'CNI-(HOSTPORT|DN)' >/dev/null || return 0
-    iptables-save -t nat | sed -nE '/-A CNI-HOSTPORT-DNAT .*name: "plenum"/s/^-A/-D/p' |
-        while read -r rule; do xargs iptables -w -t nat <<<"$rule"; done
-    for chain in $(iptables-save -t nat | sed -nE 's/^:(CNI-DN-\S+) .*/\1/p'); do
-        iptables-save -t nat | grep -- "-j $chain\b" >/dev/null && continue
-        iptables -w -t nat -F "$chain" && iptables -w -t nat -X "$chain"
-    done
-    iptables-save -t nat | grep -- '-A CNI-HOSTPORT-DNAT' >/dev/null && return
-    iptables-save -t nat | sed -nE '/^-A (PREROUTING|OUTPUT|POSTROUTING) .*-j CNI-HOSTPORT-/s/^-A/-D/p' |
-        while read -r rule; do xargs iptables -w -t nat <<<"$rule"; done
-    for chain in CNI-HOSTPORT-DNAT CNI-HOSTPORT-SETMARK CNI-HOSTPORT-MASQ; do
-        iptables -w -t nat -F "$chain" && iptables -w -t nat -X "$chain"
-    done 2>/dev/null || true
+    local saved ours chains chain
+    saved=$(iptables-save -t nat 2>/dev/null) || return 0
+    grep -q CNI-HOSTPORT <<<"$saved" || return 0
+    ours=$(sed -nE '/^-A CNI-HOSTPORT-DNAT .*name: \\"plenum\\"/p' <<<"$saved")
+    chains=$(sed -nE 's/.* -j (CNI-DN-\S+)$/\1/p' <<<"$ours" | sort -u)
+    # The shared part goes when nobody else has a host port.
+    if [[ $(grep '^-A CNI-HOSTPORT-DNAT' <<<"$saved") == "$ours" ]]; then
+        ours+=$'\n'$(grep -E '^-A (PREROUTING|OUTPUT|POSTROUTING) .*-j CNI-HOSTPORT-' <<<"$saved")
+        chains+=' CNI-HOSTPORT-DNAT CNI-HOSTPORT-SETMARK CNI-HOSTPORT-MASQ'
+    fi
+    {
+        echo '*nat'
+        # shellcheck disable=SC2001 # only at the start of each line
+        sed 's/^-A/-D/' <<<"$ours"
+        for chain in $chains; do echo "-F $chain"; done
+        for chain in $chains; do echo "-X $chain"; done
+        echo COMMIT
+    } | iptables-restore -w --noflush || say "warning: rules of host ports are left; see iptables-save -t nat"
 }

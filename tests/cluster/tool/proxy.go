@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -10,7 +11,8 @@ import (
 
 // proxy listens on each LISTEN and passes every connection on to the TARGET
 // after it. An address that this machine does not have (no IPv6) is skipped,
-// as long as one can be served.
+// as long as one can be served. It prints each address that it serves, since
+// port 0 stands for any free one.
 func proxy(args []string) error {
 	if len(args) == 0 || len(args)%2 != 0 {
 		return errors.New("give pairs of LISTEN and TARGET")
@@ -25,6 +27,7 @@ func proxy(args []string) error {
 			continue
 		}
 		served++
+		fmt.Println(listener.Addr())
 		go func() { failed <- accept(listener, target) }()
 	}
 	if served == 0 {
