@@ -169,6 +169,7 @@ proxy_up() {
     local n=$1
     ensure "kube-proxy-$n" "$n" "$(node_dir "$n")/kube-proxy.yaml $PKI/kube-proxy.kubeconfig" \
         "$BIN/kube-proxy" --config "$(node_dir "$n")/kube-proxy.yaml"
+    healthy "kube-proxy-$n" "proxy_up $n" curl -fsS -m 2 "http://$(node_address "$n"):10256/livez"
 }
 
 node_ctr() {
