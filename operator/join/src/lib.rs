@@ -22,6 +22,7 @@ use plenum_errors::PublicError;
 use plenum_worker_api::v1::{ClientFrame, Start, WorkerFrame};
 use tokio::sync::{mpsc, watch};
 
+pub use origin::remote_address;
 pub use refusal::{refuse, text_of};
 pub use serve::{ServeLimits, serve};
 

@@ -27,7 +27,7 @@ pub(crate) fn allowed(headers: &HeaderMap, allowed_origins: &[String]) -> bool {
 }
 
 /// The client's address as this process saw it.
-pub(crate) fn remote_address(headers: &HeaderMap, extensions: &Extensions, trust_forwarded: bool) -> String {
+pub fn remote_address(headers: &HeaderMap, extensions: &Extensions, trust_forwarded: bool) -> String {
     if trust_forwarded {
         // The last entry is what the proxy next to us wrote; those before it are hearsay.
         let forwarded = headers

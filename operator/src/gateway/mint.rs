@@ -1,0 +1,127 @@
+//! Minting tokens for meetings: what the live API and the join page hand out.
+//!
+//! Owns the grant that a role has in a given meeting. Hosts and co-hosts may do all; what
+//! participants and viewers may is the Meeting's `spec.permissions`.
+
+use std::sync::Arc;
+
+use plenum_crds::{Meeting, RolePermissions, Source};
+use plenum_errors::PublicError;
+use plenum_token::{Claims, Role, VideoGrant};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use super::keys::Keys;
+
+/// Whom a token is for.
+pub(crate) struct Invitation {
+    pub(crate) identity: String,
+    pub(crate) name: String,
+    pub(crate) metadata: String,
+    pub(crate) attributes: std::collections::BTreeMap<String, String>,
+    pub(crate) role: Role,
+    pub(crate) ttl_seconds: u64,
+}
+
+/// A signed token for `room`, which is a room of `meeting`.
+pub(crate) async fn mint(
+    keys: &Keys,
+    meeting: &Meeting,
+    room: &str,
+    invitation: Invitation,
+    now: u64,
+) -> Result<String, PublicError> {
+    let key: Arc<super::material::ApiKey> = keys.of_meeting(meeting).await?;
+    let claims = Claims {
+        name: invitation.name,
+        metadata: invitation.metadata,
+        attributes: invitation.attributes,
+        video: grant(meeting, invitation.role, room),
+        ..Claims::for_participant(
+            &invitation.identity,
+            room,
+            invitation.role,
+            now,
+            invitation.ttl_seconds,
+        )
+    };
+    Ok(plenum_token::sign(&claims, &key.key, &key.secret)?)
+}
+
+/// What `role` may do in `meeting`.
+fn grant(meeting: &Meeting, role: Role, room: &str) -> VideoGrant {
+    let grant = role.grant(room);
+    let permissions = match role {
+        Role::Host | Role::Cohost => return grant,
+        Role::Participant => &meeting.spec.permissions.participant,
+        Role::Viewer => &meeting.spec.permissions.viewer,
+    };
+    permitted(grant, permissions)
+}
+
+fn permitted(grant: VideoGrant, permissions: &RolePermissions) -> VideoGrant {
+    let sources: Vec<String> = permissions
+        .publish
+        .iter()
+        .map(|source| source_name(*source).to_owned())
+        .collect();
+    VideoGrant {
+        can_publish: Some(!sources.is_empty()),
+        // LiveKit reads an empty list as "all", and so do we where all four are named.
+        can_publish_sources: if sources.len() == 4 { Vec::new() } else { sources },
+        can_subscribe: Some(permissions.subscribe),
+        can_publish_data: Some(permissions.publish_data),
+        can_update_own_metadata: Some(permissions.update_metadata),
+        ..grant
+    }
+}
+
+/// LiveKit's name of a source in a grant.
+fn source_name(source: Source) -> &'static str {
+    match source {
+        Source::Camera => "camera",
+        Source::Microphone => "microphone",
+        Source::ScreenShare => "screen_share",
+        Source::ScreenShareAudio => "screen_share_audio",
+    }
+}
+
+/// A few characters nobody can guess, for identities that must not collide or be impersonated.
+pub(crate) fn random_suffix() -> Option<String> {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut bytes = [0u8; 10];
+    SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(
+        bytes
+            .iter()
+            .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
+            .collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_crds::MeetingSpec;
+
+    #[test]
+    fn grants_follow_the_meeting() {
+        let mut spec = MeetingSpec::default();
+        spec.permissions.participant.publish = vec![Source::Microphone];
+        spec.permissions.participant.publish_data = false;
+        let meeting = Meeting::new("standup", spec);
+        let participant = grant(&meeting, Role::Participant, "demo/standup");
+        assert_eq!(participant.can_publish_sources, ["microphone"]);
+        assert_eq!(
+            (participant.can_publish, participant.can_publish_data),
+            (Some(true), Some(false))
+        );
+        let viewer = grant(&meeting, Role::Viewer, "demo/standup");
+        assert_eq!(
+            (viewer.can_publish, viewer.can_subscribe),
+            (Some(false), Some(true))
+        );
+        let host = grant(&meeting, Role::Host, "demo/standup");
+        assert!(host.room_admin && host.can_publish_sources.is_empty());
+        assert_ne!(random_suffix(), random_suffix());
+    }
+}
