@@ -18,7 +18,7 @@ die() { # MESSAGE REMEDY
 # The toolchains come from outside Debian; everything else the scripts install.
 need_toolchains() {
   command -v cargo >/dev/null || die "cargo is missing" "install Rust with rustup (https://rustup.rs), then open a new shell"
-  command -v go >/dev/null || die "go is missing" "install Go 1.24 or newer (https://go.dev/dl) and put it on PATH"
+  command -v go >/dev/null || die "go is missing" "install Go 1.26 or newer (https://go.dev/dl) and put it on PATH"
   command -v node >/dev/null || die "node is missing" "install Node.js 20 or newer (Debian: apt-get install nodejs npm)"
 }
 
