@@ -81,3 +81,8 @@ topologySpreadConstraints:
 {{- define "plenum.publicHost" -}}
 {{ regexReplaceAll ":[0-9]+$" (urlParse .Values.gateway.publicURL).host "" }}
 {{- end }}
+
+{{/* The same as a flag's value. */}}
+{{- define "plenum.workerNamespaces" -}}
+{{ include "plenum.poolNamespaces" . | fromJsonArray | join "," }}
+{{- end }}
