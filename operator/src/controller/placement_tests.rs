@@ -1,0 +1,144 @@
+use super::*;
+
+const LIMITS: Limits = Limits {
+    rooms: 10,
+    participants: 100,
+    egress_mbps: 1000,
+};
+
+fn worker(name: &str, rooms: u32) -> Worker {
+    Worker {
+        namespace: "plenum".into(),
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        accepting: true,
+        rooms,
+        participants: 0,
+        egress_mbps: 0,
+        cpu_permille: 0,
+        limits: LIMITS,
+    }
+}
+
+fn on(name: &str, epoch: i64) -> Assignment {
+    Assignment {
+        worker: name.into(),
+        worker_uid: format!("uid-{name}"),
+        worker_namespace: "plenum".into(),
+        epoch,
+    }
+}
+
+#[test]
+fn the_worker_with_most_room_is_chosen_and_the_epoch_rises() {
+    let workers = [worker("a", 3), worker("b", 1), worker("c", 1)];
+    assert_eq!(place(None, 0, &workers, None), Placement::Assign(on("b", 1)));
+    assert_eq!(place(None, 7, &workers, None), Placement::Assign(on("b", 8)));
+    assert_eq!(
+        place(None, 0, &workers, Some("uid-a")),
+        Placement::Assign(on("a", 1))
+    );
+}
+
+#[test]
+fn participants_egress_and_cpu_count_too() {
+    let busy = |f: fn(&mut Worker)| {
+        let mut busy = worker("a", 0);
+        f(&mut busy);
+        place(None, 0, &[busy, worker("b", 5)], None)
+    };
+    assert_eq!(busy(|w| w.participants = 90), Placement::Assign(on("b", 1)));
+    assert_eq!(busy(|w| w.egress_mbps = 900), Placement::Assign(on("b", 1)));
+    assert_eq!(busy(|w| w.cpu_permille = 700), Placement::Assign(on("b", 1)));
+    assert_eq!(busy(|_| ()), Placement::Assign(on("a", 1)));
+}
+
+#[test]
+fn full_and_not_ready_are_told_apart() {
+    let mut closed = worker("a", 0);
+    closed.accepting = false;
+    assert_eq!(place(None, 0, &[], None), Placement::Wait(Obstacle::NotReady));
+    assert_eq!(
+        place(None, 0, &[closed.clone()], None),
+        Placement::Wait(Obstacle::NotReady)
+    );
+    assert_eq!(
+        place(None, 0, &[closed, worker("b", 10)], None),
+        Placement::Wait(Obstacle::Full)
+    );
+}
+
+#[test]
+fn a_room_stays_unless_its_worker_is_gone() {
+    let workers = [worker("a", 9), worker("b", 0)];
+    let here = on("a", 4);
+    assert_eq!(
+        place(Some((&here, Holder::Present)), 4, &workers, None),
+        Placement::Keep
+    );
+    assert_eq!(
+        place(Some((&here, Holder::Lost)), 4, &workers, None),
+        Placement::Assign(on("b", 5))
+    );
+    assert_eq!(
+        place(Some((&here, Holder::Lost)), 4, &workers[..1], None),
+        Placement::Keep
+    );
+    assert_eq!(
+        place(Some((&here, Holder::Gone)), 4, &[], None),
+        Placement::Wait(Obstacle::NotReady)
+    );
+    assert_eq!(
+        place(Some((&here, Holder::Forgot)), 4, &workers, None),
+        Placement::Assign(on("a", 5))
+    );
+}
+
+/// Random fleets and histories (xorshift, fixed seed): the invariants at the head of the module.
+#[test]
+fn invariants_hold_for_random_fleets() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    for _ in 0..20_000 {
+        let workers: Vec<Worker> = (0..random(6))
+            .map(|i| Worker {
+                accepting: random(4) > 0,
+                rooms: random(12) as u32,
+                participants: random(120) as u32,
+                egress_mbps: random(1200) as u32,
+                cpu_permille: random(1000) as u32,
+                ..worker(&format!("w{i}"), 0)
+            })
+            .collect();
+        let epoch = random(50) as i64;
+        let current = (random(2) == 0).then(|| on(&format!("w{}", random(6)), random(50) as i64));
+        let holder = [Holder::Present, Holder::Lost, Holder::Gone, Holder::Forgot][random(4) as usize];
+        let preferred = (random(2) == 0).then(|| format!("uid-w{}", random(6)));
+        let now = current.as_ref().map(|assignment| (assignment, holder));
+        let placed = place(now, epoch, &workers, preferred.as_deref());
+        assert_eq!(
+            placed,
+            place(now, epoch, &workers, preferred.as_deref()),
+            "the same twice"
+        );
+        match &placed {
+            Placement::Keep => assert!(matches!(now, Some((_, Holder::Present | Holder::Lost)))),
+            Placement::Assign(to) => {
+                assert!(to.epoch > epoch && current.as_ref().is_none_or(|from| to.epoch > from.epoch));
+                if !matches!(now, Some((_, Holder::Forgot))) {
+                    let target = workers.iter().find(|w| w.uid == to.worker_uid).unwrap();
+                    assert!(target.accepting && target.has_room());
+                }
+            }
+            Placement::Wait(Obstacle::NotReady) => assert!(!workers.iter().any(|w| w.accepting)),
+            Placement::Wait(Obstacle::Full) => {
+                assert!(workers.iter().all(|w| !w.accepting || !w.has_room()));
+            }
+        }
+    }
+}
