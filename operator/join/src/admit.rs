@@ -247,7 +247,7 @@ impl<R: Rooms> Front<R> {
         let claims = plenum_token::verify(token, &peeked.api_key, &secret, unix_now())?;
         claims.require_join()?;
         let join_request = request::join_request(version, query)?;
-        let remote = origin::remote_address(headers, extensions, self.config.trust_forwarded_for);
+        let remote = origin::remote_address(headers, extensions, &self.config.trusted_proxies);
         Ok(Admitted {
             start: start(version, &claims, join_request, remote),
             claims,

@@ -22,7 +22,7 @@ use plenum_errors::PublicError;
 use plenum_worker_api::v1::{ClientFrame, Start, WorkerFrame};
 use tokio::sync::{mpsc, watch};
 
-pub use origin::remote_address;
+pub use origin::{Network, NotANetwork, remote_address};
 pub use refusal::{refuse, text_of};
 pub use serve::{ServeLimits, serve};
 
@@ -83,8 +83,8 @@ pub struct JoinConfig {
     /// token carries the authority and there are no cookies, so `*` is the default, as LiveKit has
     /// it. A page of the same host and a client without an Origin may always connect.
     pub allowed_origins: Vec<String>,
-    /// Believe the last entry of X-Forwarded-For. Only behind a proxy that sets it.
-    pub trust_forwarded_for: bool,
+    /// Proxies whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<Network>,
     /// Signal messages a client may send per second, in the long run.
     pub messages_per_second: u32,
     /// Signal messages a client may send at once.
@@ -107,7 +107,7 @@ impl Default for JoinConfig {
     fn default() -> Self {
         JoinConfig {
             allowed_origins: vec!["*".to_owned()],
-            trust_forwarded_for: false,
+            trusted_proxies: Vec::new(),
             messages_per_second: 100,
             message_burst: 300,
             max_sessions: 20_000,

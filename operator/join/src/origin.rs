@@ -1,6 +1,7 @@
 //! Which web pages may connect, and where a request came from.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use axum::extract::ConnectInfo;
 use axum::http::{Extensions, HeaderMap, header};
@@ -26,25 +27,81 @@ pub(crate) fn allowed(headers: &HeaderMap, allowed_origins: &[String]) -> bool {
     matches!((page_host, host), (Some(page), Some(host)) if page.eq_ignore_ascii_case(host))
 }
 
-/// The client's address as this process saw it.
-pub fn remote_address(headers: &HeaderMap, extensions: &Extensions, trust_forwarded: bool) -> String {
-    if trust_forwarded {
-        // The last entry is what the proxy next to us wrote; those before it are hearsay.
-        let forwarded = headers
-            .get_all("x-forwarded-for")
-            .iter()
-            .next_back()
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.rsplit(',').next())
-            .and_then(|value| value.trim().parse::<std::net::IpAddr>().ok());
-        if let Some(address) = forwarded {
-            return address.to_string();
+/// A network: an address and how many of its leading bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+/// Neither an address nor ADDRESS/BITS.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an address and not a network in the form ADDRESS/BITS")]
+pub struct NotANetwork;
+
+impl FromStr for Network {
+    type Err = NotANetwork;
+
+    fn from_str(text: &str) -> Result<Network, NotANetwork> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| NotANetwork)?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| NotANetwork)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(most);
+        if bits > most {
+            Err(NotANetwork)
+        } else {
+            Ok(Network { address, bits })
         }
     }
-    extensions
+}
+
+impl Network {
+    /// Is `address` in it?
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let shift = 32 - u32::from(self.bits);
+                own.to_bits().checked_shr(shift) == other.to_bits().checked_shr(shift)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let shift = 128 - u32::from(self.bits);
+                own.to_bits().checked_shr(shift) == other.to_bits().checked_shr(shift)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The client's address as this process saw it, or as proxies that are trusted saw it: read from
+/// the right, X-Forwarded-For is believed as long as the one who wrote it is trusted.
+pub fn remote_address(headers: &HeaderMap, extensions: &Extensions, trusted: &[Network]) -> String {
+    let Some(peer) = extensions
         .get::<ConnectInfo<SocketAddr>>()
-        .map(|info| info.0.ip().to_string())
-        .unwrap_or_default()
+        .map(|info| info.0.ip().to_canonical())
+    else {
+        return String::new();
+    };
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut address = peer;
+    let forwarded: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
+    for entry in forwarded.into_iter().rev() {
+        if !is_trusted(address) {
+            break;
+        }
+        match entry.trim().parse::<IpAddr>() {
+            Ok(said) => address = said.to_canonical(),
+            Err(_) => break,
+        }
+    }
+    address.to_string()
 }
 
 #[cfg(test)]
@@ -81,14 +138,33 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_addresses_count_only_when_trusted() {
+    fn forwarded_addresses_count_as_far_as_proxies_are_trusted() {
         let mut headers = headers(None);
-        headers.insert("x-forwarded-for", "203.0.113.9, 198.51.100.7".parse().unwrap());
+        headers.append("x-forwarded-for", "203.0.113.9, 198.51.100.7".parse().unwrap());
+        headers.append("x-forwarded-for", "10.0.0.2".parse().unwrap());
         let mut extensions = Extensions::new();
-        extensions.insert(ConnectInfo("192.0.2.1:5".parse::<SocketAddr>().unwrap()));
-        assert_eq!(remote_address(&headers, &extensions, true), "198.51.100.7");
-        assert_eq!(remote_address(&headers, &extensions, false), "192.0.2.1");
-        headers.insert("x-forwarded-for", "<script>".parse().unwrap());
-        assert_eq!(remote_address(&headers, &extensions, true), "192.0.2.1");
+        extensions.insert(ConnectInfo("[::ffff:10.0.0.1]:5".parse::<SocketAddr>().unwrap()));
+        for (trusted, address) in [
+            (&[][..], "10.0.0.1"),
+            (&["10.0.0.1"], "10.0.0.2"),
+            (&["10.0.0.0/8"], "198.51.100.7"),
+            (&["10.0.0.0/8", "198.51.100.0/24"], "203.0.113.9"),
+            (&["0.0.0.0/0"], "203.0.113.9"),
+            (&["192.0.2.0/24", "::/0"], "10.0.0.1"),
+        ] {
+            let trusted: Vec<Network> = trusted.iter().map(|network| network.parse().unwrap()).collect();
+            assert_eq!(
+                remote_address(&headers, &extensions, &trusted),
+                address,
+                "{trusted:?}"
+            );
+        }
+        headers.append("x-forwarded-for", "<script>".parse().unwrap());
+        let all = ["10.0.0.0/8".parse().unwrap()];
+        assert_eq!(remote_address(&headers, &extensions, &all), "10.0.0.1");
+        assert_eq!(remote_address(&headers, &Extensions::new(), &all), "");
+        for text in ["", "10.0.0.0/33", "10.0.0.0/x", "host", "::/129"] {
+            assert_eq!(text.parse::<Network>(), Err(NotANetwork), "{text}");
+        }
     }
 }

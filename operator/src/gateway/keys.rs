@@ -22,13 +22,16 @@ const BELIEVE_ABSENCE: Duration = Duration::from_secs(5);
 /// Entries beyond this are dropped with the oldest first read again.
 const CACHE_MAX: usize = 4096;
 
+/// Namespace and name of a Secret.
 type CacheKey = (String, String);
+/// When it was read, and what was in it.
+type Cached = (Instant, Option<Arc<ApiKey>>);
 
 /// The keys that this gateway knows.
 pub(crate) struct Keys {
     client: Client,
     default: Watched<ApiKey>,
-    cache: Mutex<HashMap<CacheKey, (Instant, Option<Arc<ApiKey>>)>>,
+    cache: Mutex<HashMap<CacheKey, Cached>>,
 }
 
 impl Keys {

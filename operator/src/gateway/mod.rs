@@ -12,7 +12,7 @@
 //! - `plenum.dev`: `meetings`, `breakoutrooms`: get, list, watch
 //! - `authorization.k8s.io`: `subjectaccessreviews`: create
 //!
-//! In each namespace with workers (Role; or cluster-wide, where pools may be anywhere):
+//! In its own namespace and each of `--worker-namespaces` (Role; cluster-wide with `*`):
 //! - core: `pods`: get, list, watch
 //!
 //! In its own namespace (Role):
@@ -49,7 +49,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use plenum_crds::{BreakoutRoom, Meeting};
-use plenum_join::{JoinConfig, ServeLimits};
+use plenum_join::{JoinConfig, Network, ServeLimits};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -82,9 +82,10 @@ pub struct GatewayArgs {
     /// The operator's own namespace: where its Secrets are.
     #[arg(long, env = "POD_NAMESPACE", default_value = "plenum-system")]
     pub namespace: String,
-    /// Namespaces with worker pods, separated by commas; none = all.
+    /// Namespaces with worker pods beside the operator's own, separated by commas; * = all.
     #[arg(
         long,
+        alias = "pool-namespace",
         env = "PLENUM_WORKER_NAMESPACES",
         value_delimiter = ',',
         value_name = "NAMESPACE"
@@ -96,15 +97,22 @@ pub struct GatewayArgs {
     /// Origins of web pages that may connect, separated by commas; * = all.
     #[arg(
         long,
+        alias = "allowed-origin",
         env = "PLENUM_ALLOWED_ORIGINS",
         value_delimiter = ',',
         default_value = "*",
         value_name = "ORIGIN"
     )]
     pub allowed_origins: Vec<String>,
-    /// Believe the last entry of X-Forwarded-For; only behind a proxy that sets it.
-    #[arg(long, env = "PLENUM_TRUST_FORWARDED_FOR")]
-    pub trust_forwarded_for: bool,
+    /// Proxies before the gateway whose X-Forwarded-For is believed: ADDRESS or ADDRESS/BITS.
+    #[arg(
+        long,
+        alias = "trusted-proxy",
+        env = "PLENUM_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        value_name = "NETWORK"
+    )]
+    pub trusted_proxies: Vec<Network>,
     /// Secret with the installation's API key (apiKey, apiSecret).
     #[arg(long, default_value = "plenum-keys", value_name = "NAME")]
     pub keys_secret: String,
@@ -183,7 +191,7 @@ fn web_socket_url(url: &str) -> String {
 /// # Errors
 /// When it cannot start, or a listener breaks.
 pub async fn run(args: GatewayArgs) -> Result<(), GatewayError> {
-    let client = Client::try_default().await.map_err(kube::Error::from)?;
+    let client = Client::try_default().await?;
     let metrics = Metrics::new()?;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &args.namespace);
     let certificates = watch_one(secrets.clone(), args.tls_secret.clone(), Certificates::read);
@@ -210,7 +218,7 @@ pub async fn run(args: GatewayArgs) -> Result<(), GatewayError> {
         keys: keys.clone(),
         links: links.clone(),
         metrics: metrics.clone(),
-        trust_forwarded_for: args.trust_forwarded_for,
+        trusted_proxies: args.trusted_proxies.clone(),
         guests: page::GuestLimit::default(),
     };
     let rooms = ClusterRooms {
@@ -220,7 +228,7 @@ pub async fn run(args: GatewayArgs) -> Result<(), GatewayError> {
     };
     let config = JoinConfig {
         allowed_origins: args.allowed_origins.clone(),
-        trust_forwarded_for: args.trust_forwarded_for,
+        trusted_proxies: args.trusted_proxies.clone(),
         max_sessions: args.max_clients,
         shutdown: Some(stop.clone()),
         observer: metrics.clone(),
@@ -292,14 +300,18 @@ fn follow(client: &Client, args: &GatewayArgs, metrics: Arc<Metrics>) -> Routes 
             .clone()
             .follow(vec![Api::all(client.clone())], everywhere),
     );
-    let namespaces: Vec<&String> = args
-        .worker_namespaces
-        .iter()
-        .filter(|name| !name.is_empty())
-        .collect();
-    let pod_apis: Vec<Api<DeserializeGuard<Pod>>> = if namespaces.is_empty() {
+    let pod_apis: Vec<Api<DeserializeGuard<Pod>>> = if args.worker_namespaces.iter().any(|name| name == "*") {
         vec![Api::all(client.clone())]
     } else {
+        let mut namespaces: Vec<&str> = vec![&args.namespace];
+        namespaces.extend(
+            args.worker_namespaces
+                .iter()
+                .map(String::as_str)
+                .filter(|name| !name.is_empty()),
+        );
+        namespaces.sort_unstable();
+        namespaces.dedup();
         namespaces
             .into_iter()
             .map(|namespace| Api::namespaced(client.clone(), namespace))

@@ -49,7 +49,7 @@ pub(crate) struct Page {
     pub(crate) keys: Arc<Keys>,
     pub(crate) links: Links,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) trust_forwarded_for: bool,
+    pub(crate) trusted_proxies: Vec<plenum_join::Network>,
     pub(crate) guests: GuestLimit,
 }
 
@@ -152,7 +152,7 @@ async fn guest_token(
     extensions: Extensions,
     body: Result<Json<GuestRequest>, axum::extract::rejection::JsonRejection>,
 ) -> Response<Body> {
-    let address = plenum_join::remote_address(&headers, &extensions, page.trust_forwarded_for);
+    let address = plenum_join::remote_address(&headers, &extensions, &page.trusted_proxies);
     match page.admit_guest(&namespace, &name, &address, body.ok()).await {
         Ok(answer) => ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response(),
         Err(error) => plenum_join::refuse(&error, &headers),
