@@ -1,0 +1,182 @@
+//! A worker in a pod.
+//!
+//! Owns the order of start and stop. Start: media, hub, health, control port; ready only once the
+//! controller has said how clients reach the pod. Stop (SIGTERM): unready, no new rooms, a wait for
+//! the controller to move what is here, then a goodbye that makes the rest connect elsewhere.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plenum_worker_api::v1::{control_server::ControlServer, signal_server::SignalServer};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::report::Fixed;
+use super::service::Services;
+use super::{engine, tls};
+use crate::quality::http::{self, Health};
+use crate::quality::Metrics;
+use crate::session::MediaConfig;
+use crate::signal::{Hub, HubConfig, HubHandle};
+
+/// The largest gRPC message: a signal message and its envelope.
+const MAX_MESSAGE: usize = 1024 * 1024;
+
+/// What a pod is told by its arguments.
+#[derive(Debug, Clone)]
+pub struct ServeConfig {
+    /// gRPC.
+    pub control_listen: SocketAddr,
+    /// Health and metrics.
+    pub metrics_listen: SocketAddr,
+    /// UDP and TCP.
+    pub media_listen: SocketAddr,
+    /// `tls.crt`, `tls.key`, `ca.crt`.
+    pub tls_directory: PathBuf,
+    /// Of the pod.
+    pub worker_uid: String,
+    /// Told to clients.
+    pub region: String,
+    /// Sessions beyond which media refuses.
+    pub max_sessions: usize,
+    /// Series per room, for that many rooms.
+    pub room_metrics: Option<usize>,
+    /// How long SIGTERM waits for the rooms to be moved.
+    pub shutdown_grace: Duration,
+}
+
+/// Why a worker did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A socket.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Media.
+    #[error("media: {0}")]
+    Media(#[from] crate::session::MediaError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The gRPC server.
+    #[error("control port: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// The metrics could not be set up.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The HTTP server.
+    #[error("http: {0}")]
+    Http(#[from] std::io::Error),
+    /// Signals of the system.
+    #[error("a task ended: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Binds a TCP port.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
+}
+
+/// Runs until told to stop.
+pub async fn run(config: ServeConfig) -> Result<(), RunError> {
+    let tls_config = tls::load(&config.tls_directory)?;
+    let control = listen(config.control_listen).await?;
+    let metrics_listener = listen(config.metrics_listen).await?;
+    let metrics = Arc::new(Metrics::new(config.room_metrics)?);
+    let health = Arc::new(Health::default());
+    let engine = engine::start(MediaConfig {
+        udp: config.media_listen,
+        advertise: Vec::new(),
+        tcp: true,
+        max_sessions: config.max_sessions,
+        ..MediaConfig::default()
+    })?;
+    let hub_config = HubConfig {
+        rooms_on_demand: false,
+        region: config.region.clone(),
+        node_id: config.worker_uid.clone(),
+    };
+    let (hub, handle) = Hub::new(hub_config, engine.port, engine.events, Arc::clone(&metrics));
+    let hub = tokio::spawn(hub.run());
+    let pages = http::router(metrics, Arc::clone(&health));
+    tokio::spawn(async move {
+        let never = std::future::pending();
+        if let Err(error) =
+            plenum_join::serve(metrics_listener, pages, plenum_join::ServeLimits::default(), never).await
+        {
+            tracing::error!(%error, "metrics port failed");
+        }
+    });
+
+    let services = Services {
+        hub: handle.clone(),
+        fixed: Fixed { worker_uid: config.worker_uid.clone(), media_port: engine.address.port() },
+        set_advertise: engine.set_advertise,
+        health: Arc::clone(&health),
+    };
+    let (to, incoming) = mpsc::channel(16);
+    tokio::spawn(tls::accept(control, config.tls_directory.clone(), tls_config, to));
+    tracing::info!(control = %config.control_listen, media = %engine.address, "worker started");
+    let stop = stop(handle, health, config.shutdown_grace);
+    server(services, ReceiverStream::new(incoming), stop).await?;
+    hub.abort();
+    Ok(())
+}
+
+/// The gRPC server over connections whose handshake is done.
+pub async fn server<I, S>(
+    services: Services,
+    incoming: I,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error>
+where
+    I: tokio_stream::Stream<Item = std::io::Result<S>>,
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + tonic::transport::server::Connected + Unpin + Send + 'static,
+{
+    let control = ControlServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let signal = SignalServer::new(services).max_decoding_message_size(MAX_MESSAGE);
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .add_service(control)
+        .add_service(signal)
+        .serve_with_incoming_shutdown(incoming, stop)
+        .await
+}
+
+/// Completes when it is time to close the control port.
+async fn stop(hub: HubHandle, health: Arc<Health>, grace: Duration) {
+    terminated().await;
+    tracing::info!("stopping: waiting for rooms to be moved");
+    health.set_ready(false);
+    let _ = hub.set_draining(true).await;
+    let mut snapshots = hub.snapshots();
+    let empty = snapshots.wait_for(|snapshot| snapshot.participants == 0);
+    tokio::select! {
+        _ = empty => {}
+        () = tokio::time::sleep(grace) => {}
+        () = terminated() => {}
+    }
+    hub.shutdown().await;
+    // The goodbyes need a moment on the wire.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+/// SIGTERM or SIGINT.
+pub async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut term) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,313 @@
+//! The Prometheus metrics of a worker.
+//!
+//! Owns the registry and every series in it. Invariants: names begin with `plenum_worker_`, units are
+//! base units, label values come from closed sets; per-room series exist only where they were asked
+//! for, and never more than the cap.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::room::DropReason;
+use crate::session::api::MediaKind;
+
+
+/// Seen from the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From clients.
+    In,
+    /// To clients.
+    Out,
+}
+
+impl Direction {
+    fn as_str(self) -> &'static str {
+        match self {
+            Direction::In => "in",
+            Direction::Out => "out",
+        }
+    }
+}
+
+fn kind(kind: MediaKind) -> &'static str {
+    match kind {
+        MediaKind::Audio => "audio",
+        MediaKind::Video => "video",
+    }
+}
+
+/// Codecs that have a label value of their own; clients can't invent others.
+const CODECS: [&str; 7] = ["opus", "red", "vp8", "vp9", "h264", "h265", "av1"];
+
+fn codec(mime_type: &str) -> &'static str {
+    let name = mime_type.rsplit('/').next().unwrap_or_default();
+    CODECS.iter().find(|c| c.eq_ignore_ascii_case(name)).copied().unwrap_or("other")
+}
+
+/// All metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    rooms: IntGauge,
+    participants: IntGauge,
+    tracks: IntGaugeVec,
+    packets: IntCounterVec,
+    bytes: IntCounterVec,
+    lost: IntCounterVec,
+    nacks: IntCounterVec,
+    key_frames: IntCounterVec,
+    jitter: HistogramVec,
+    rtt: Histogram,
+    quality: Histogram,
+    join: Histogram,
+    joins: IntCounterVec,
+    data_dropped: IntCounterVec,
+    packets_dropped: IntCounterVec,
+    signal: IntCounterVec,
+    ended: IntCounterVec,
+    connections_cut: IntCounterVec,
+    panics: IntCounter,
+    draining: IntGauge,
+    room_participants: Option<IntGaugeVec>,
+    room_cap: usize,
+    shown_rooms: Mutex<BTreeSet<String>>,
+}
+
+impl Metrics {
+    /// Registers everything. `per_room`: series for that many rooms, with the room's name as a label.
+    pub fn new(per_room: Option<usize>) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok(gauges)
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
+        let histogram = |name: &str, help: &str, buckets: &[f64]| -> Result<Histogram, prometheus::Error> {
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
+        let jitter = HistogramVec::new(
+            HistogramOpts::new("plenum_worker_rtp_jitter_seconds", "Interarrival jitter of RTP streams, one observation per stream and round of statistics.")
+                .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5]),
+            &["direction", "kind"],
+        )?;
+        registry.register(Box::new(jitter.clone()))?;
+        let build = gauges("plenum_worker_build_info", "Constant 1, labelled with the version.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let panics = IntCounter::new(
+            "plenum_worker_room_panics_total",
+            "Rooms that were closed because their logic failed.",
+        )?;
+        registry.register(Box::new(panics.clone()))?;
+        let media = ["direction", "kind"];
+        Ok(Self {
+            rooms: gauge("plenum_worker_rooms", "Rooms held by this worker.")?,
+            participants: gauge("plenum_worker_participants", "Participants in all rooms.")?,
+            tracks: gauges("plenum_worker_tracks", "Published tracks.", &["kind", "codec"])?,
+            packets: counters("plenum_worker_rtp_packets_total", "RTP packets.", &media)?,
+            bytes: counters("plenum_worker_rtp_bytes_total", "Bytes of RTP payload.", &media)?,
+            lost: counters("plenum_worker_rtp_packets_lost_total", "RTP packets lost, as the receiver saw it.", &media)?,
+            nacks: counters("plenum_worker_rtp_retransmissions_requested_total", "RTP packets asked for again.", &media)?,
+            key_frames: counters("plenum_worker_rtp_key_frames_requested_total", "Key frames asked for.", &media)?,
+            jitter,
+            rtt: histogram(
+                "plenum_worker_rtt_seconds",
+                "Round trip time to clients, one observation per client and round of statistics.",
+                &[0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0],
+            )?,
+            quality: histogram(
+                "plenum_worker_quality_score_ratio",
+                "Quality of clients' connections from 0 to 1, one observation per client and round of statistics.",
+                &[0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0],
+            )?,
+            join: histogram(
+                "plenum_worker_join_duration_seconds",
+                "From a client's entry to its connected media.",
+                &[0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0],
+            )?,
+            joins: counters("plenum_worker_joins_total", "Attempts to enter a room, by outcome: ok, resumed, or an error code.", &["outcome"])?,
+            data_dropped: counters("plenum_worker_data_packets_dropped_total", "Data packets of clients that were not passed on.", &["reason"])?,
+            packets_dropped: counters("plenum_worker_packets_dropped_total", "Packets on the media port that went no further.", &["reason"])?,
+            signal: counters("plenum_worker_signal_messages_total", "Signal messages.", &["type", "direction"])?,
+            ended: counters("plenum_worker_sessions_ended_total", "Clients' sessions that ended, by error code; empty where the client left.", &["code"])?,
+            connections_cut: counters("plenum_worker_signal_connections_cut_total", "Signalling connections cut by the worker.", &["reason"])?,
+            panics,
+            draining: gauge("plenum_worker_draining", "1 while the worker takes no new rooms.")?,
+            room_participants: match per_room {
+                Some(_) => Some(gauges("plenum_worker_room_participants", "Participants of one room.", &["room"])?),
+                None => None,
+            },
+            room_cap: per_room.unwrap_or(0),
+            shown_rooms: Mutex::new(BTreeSet::new()),
+            registry,
+        })
+    }
+
+    /// The registry, for parts that count by themselves.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The exposition format.
+    pub fn render(&self) -> String {
+        let mut out = Vec::new();
+        if TextEncoder::new().encode(&self.registry.gather(), &mut out).is_err() {
+            return String::new();
+        }
+        String::from_utf8(out).unwrap_or_default()
+    }
+
+    /// RTP since the last round.
+    pub fn rtp(&self, direction: Direction, media: MediaKind, packets: u64, bytes: u64, lost: u64) {
+        let labels = [direction.as_str(), kind(media)];
+        self.packets.with_label_values(&labels).inc_by(packets);
+        self.bytes.with_label_values(&labels).inc_by(bytes);
+        self.lost.with_label_values(&labels).inc_by(lost);
+    }
+
+    /// Repairs since the last round.
+    pub fn repair(&self, direction: Direction, media: MediaKind, nacks: u64, plis: u64) {
+        let labels = [direction.as_str(), kind(media)];
+        self.nacks.with_label_values(&labels).inc_by(nacks);
+        self.key_frames.with_label_values(&labels).inc_by(plis);
+    }
+
+    /// One stream's jitter.
+    pub fn jitter(&self, direction: Direction, media: MediaKind, jitter: Duration) {
+        self.jitter.with_label_values(&[direction.as_str(), kind(media)]).observe(jitter.as_secs_f64());
+    }
+
+    /// One client's round trip.
+    pub fn round_trip(&self, rtt: Duration) {
+        self.rtt.observe(rtt.as_secs_f64());
+    }
+
+    /// One client's quality, 0 to 1.
+    pub fn quality(&self, score: f32) {
+        self.quality.observe(f64::from(score));
+    }
+
+    /// A client's media is up.
+    pub fn connected(&self, since_open: Duration) {
+        self.join.observe(since_open.as_secs_f64());
+    }
+
+    /// Somebody tried to enter.
+    pub fn entered(&self, outcome: &'static str) {
+        self.joins.with_label_values(&[outcome]).inc();
+    }
+
+    /// A data packet was thrown away.
+    pub fn data_dropped(&self, reason: DropReason) {
+        self.data_dropped.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Totals by reason, as media counts them.
+    pub fn packets_dropped(&self, totals: &[(&'static str, u64)]) {
+        for (reason, total) in totals {
+            let counter = self.packets_dropped.with_label_values(&[reason]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+    }
+
+    /// A signal message of a kind.
+    pub fn signal(&self, name: &'static str, direction: Direction, count: u64) {
+        self.signal.with_label_values(&[name, direction.as_str()]).inc_by(count);
+    }
+
+    /// A session is over.
+    pub fn ended(&self, code: &'static str) {
+        self.ended.with_label_values(&[code]).inc();
+    }
+
+    /// We cut a signalling connection.
+    pub fn cut(&self, reason: &'static str) {
+        self.connections_cut.with_label_values(&[reason]).inc();
+    }
+
+    /// A room failed.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// What there is now.
+    pub fn standing<'a>(
+        &self,
+        draining: bool,
+        rooms: impl Iterator<Item = (&'a str, usize)>,
+        tracks: impl Iterator<Item = (MediaKind, &'a str)>,
+    ) {
+        self.draining.set(i64::from(draining));
+        self.tracks.reset();
+        for (media, mime_type) in tracks {
+            self.tracks.with_label_values(&[kind(media), codec(mime_type)]).inc();
+        }
+        let (mut count, mut people) = (0, 0);
+        let mut shown = BTreeSet::new();
+        for (name, participants) in rooms {
+            count += 1;
+            people += participants as i64;
+            if let Some(gauges) = self.room_participants.as_ref().filter(|_| shown.len() < self.room_cap) {
+                gauges.with_label_values(&[name]).set(participants as i64);
+                shown.insert(name.to_owned());
+            }
+        }
+        self.rooms.set(count);
+        self.participants.set(people);
+        if let (Some(gauges), Ok(mut before)) = (&self.room_participants, self.shown_rooms.lock()) {
+            for gone in before.difference(&shown) {
+                let _ = gauges.remove_label_values(&[gone]);
+            }
+            *before = shown;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_are_bounded() {
+        let metrics = Metrics::new(None).unwrap();
+        metrics.standing(
+            true,
+            [("team/standup", 3)].into_iter(),
+            [(MediaKind::Video, "video/VP8"), (MediaKind::Video, "video/\"evil\"")].into_iter(),
+        );
+        let text = metrics.render();
+        assert!(text.contains("plenum_worker_participants 3"));
+        assert!(text.contains("plenum_worker_tracks{codec=\"other\",kind=\"video\"} 1"));
+        assert!(!text.contains("standup") && !text.contains("evil"));
+        for line in text.lines().filter(|l| l.starts_with("# HELP")) {
+            assert!(line.contains("plenum_worker_"), "{line}");
+        }
+    }
+
+    #[test]
+    fn rooms_are_shown_on_request_and_up_to_the_cap() {
+        let metrics = Metrics::new(Some(1)).unwrap();
+        metrics.standing(false, [("a", 1), ("b", 2)].into_iter(), std::iter::empty());
+        assert!(metrics.render().contains("room=\"a\"") && !metrics.render().contains("room=\"b\""));
+        metrics.standing(false, [("b", 2)].into_iter(), std::iter::empty());
+        assert!(!metrics.render().contains("room=\"a\"") && metrics.render().contains("room=\"b\""));
+    }
+}

@@ -1,0 +1,147 @@
+//! What moderators and server SDKs decide over others' heads.
+//!
+//! Owns removal, censoring, changes of rights and of the room. Whoever calls was authorised before.
+
+use std::sync::Arc;
+
+use livekit_protocol as lk;
+use livekit_protocol::leave_request::Action as LeaveAction;
+use plenum_errors::{Code, PublicError};
+
+use super::ids::{Identity, Now};
+use super::state::Room;
+use super::vocabulary::{Goodbye, Notice, Outbox};
+use crate::session::api::{Command, SessionId, TrackSid};
+
+/// A moderator's decision.
+#[derive(Debug, Clone)]
+pub enum Moderation {
+    /// Silence a track for everyone, or let it be heard again.
+    Mute { identity: Identity, sid: TrackSid, muted: bool },
+    /// Metadata, name, attributes, rights.
+    Update { identity: Identity, update: Box<lk::UpdateParticipantRequest> },
+    /// Data in the server's name.
+    Data { packet: Box<lk::DataPacket>, lossy: bool },
+    /// What somebody receives.
+    Subscriptions { identity: Identity, sids: Vec<TrackSid>, on: bool },
+    /// The room's metadata.
+    Metadata(String),
+}
+
+impl Room {
+    /// Carries a decision out; how the participant is afterwards, where there is one.
+    pub(super) fn moderate(
+        &mut self,
+        what: Moderation,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<Option<lk::ParticipantInfo>, PublicError> {
+        match what {
+            Moderation::Mute { identity, sid, muted } => {
+                let session = self.find(&identity)?;
+                let track = self
+                    .track_mut(session, &sid)
+                    .ok_or_else(|| PublicError::new(Code::ParticipantNotFound, format!("track {sid}")))?;
+                track.censored = muted;
+                if track.info.muted != muted {
+                    out.tell(session, Notice::Muted { sid: Arc::clone(&sid), muted });
+                    self.set_muted(session, &sid, muted, out);
+                }
+                Ok(self.info_of(session))
+            }
+            Moderation::Update { identity, update } => {
+                let session = self.find(&identity)?;
+                self.update_participant(session, &update, out)?;
+                Ok(self.info_of(session))
+            }
+            Moderation::Data { packet, lossy } => {
+                self.data_from_server(&packet, lossy, out);
+                Ok(None)
+            }
+            Moderation::Subscriptions { identity, sids, on } => {
+                let session = self.find(&identity)?;
+                self.choose(session, &sids, on, out);
+                Ok(None)
+            }
+            Moderation::Metadata(metadata) => {
+                let spec = super::spec::RoomSpec { metadata, ..self.spec.clone() };
+                self.update(spec, now);
+                Ok(None)
+            }
+        }
+    }
+
+    fn find(&self, identity: &Identity) -> Result<SessionId, PublicError> {
+        self.session_of(identity.as_str()).ok_or_else(|| Code::ParticipantNotFound.into())
+    }
+
+    fn info_of(&self, session: SessionId) -> Option<lk::ParticipantInfo> {
+        self.participants.get(&session).map(super::participant::Participant::info)
+    }
+
+    fn update_participant(
+        &mut self,
+        session: SessionId,
+        update: &lk::UpdateParticipantRequest,
+        out: &mut Outbox,
+    ) -> Result<(), PublicError> {
+        let Some(me) = self.participants.get_mut(&session) else { return Ok(()) };
+        me.describe(&update.name, &update.metadata, &update.attributes)
+            .map_err(|(_, what)| PublicError::new(Code::MessageTooLarge, what))?;
+        let was_hidden = me.grant.hidden;
+        if let Some(permission) = &update.permission {
+            me.grant.apply(permission);
+        }
+        // What is no longer allowed stops now.
+        let grant = me.grant.clone();
+        let forbidden: Vec<TrackSid> = me
+            .tracks
+            .values()
+            .filter(|t| !grant.may_publish(t.info.source))
+            .map(|t| Arc::clone(&t.sid))
+            .collect();
+        for sid in &forbidden {
+            self.drop_track(session, sid, true, out);
+        }
+        self.subscribe_to_all(session, out);
+        let own: Vec<TrackSid> = self
+            .participants
+            .get(&session)
+            .map(|p| p.tracks.keys().map(Arc::clone).collect())
+            .unwrap_or_default();
+        for sid in &own {
+            self.subscribe_all_to(sid, out);
+        }
+        self.announce_to_all(session, out);
+        if grant.hidden && !was_hidden
+            && let Some(mut info) = self.info_of(session)
+        {
+            // To the others it is as if it had left.
+            info.state = lk::participant_info::State::Disconnected as i32;
+            out.tell_all(self.everyone_but(session), Notice::Participants(vec![info]));
+        }
+        Ok(())
+    }
+
+    /// Removes a participant; with `revoke` its present token is void from now on.
+    pub(super) fn expel(&mut self, identity: &Identity, revoke: bool, now: Now, out: &mut Outbox) -> bool {
+        if revoke {
+            self.revoke(identity, now);
+        }
+        let Some(session) = self.session_of(identity.as_str()) else { return false };
+        let goodbye =
+            Goodbye { reason: lk::DisconnectReason::ParticipantRemoved, action: LeaveAction::Disconnect };
+        self.dismiss(session, Some(goodbye), Some(Code::ParticipantRemoved), "", now, out);
+        true
+    }
+
+    /// Asks media for key frames of everything `session` receives: after a break its decoders wait.
+    pub(super) fn refresh_pictures(&self, session: SessionId, out: &mut Outbox) {
+        let Some(me) = self.participants.get(&session) else { return };
+        for (sid, subscription) in &me.subscriptions {
+            if subscription.active {
+                out.media(Command::KeyFrame { sid: Arc::clone(sid) });
+            }
+        }
+    }
+}

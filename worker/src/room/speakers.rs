@@ -1,0 +1,94 @@
+//! Active speakers.
+//!
+//! Owns who speaks and how loudly, from media's audio levels. Rule: active where at least 40 % of
+//! 400 ms was at or above -35 dBov; the level told is smoothed over two windows and rounded to
+//! eighths, so that clients are told of changes one can see. Invariant: whoever was told as active
+//! is told once when it stops.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use livekit_protocol as lk;
+
+use super::ids::Now;
+
+const WINDOW: Duration = Duration::from_millis(400);
+/// Media reports every 100 ms.
+const REPORTS_PER_WINDOW: f32 = 4.0;
+const ACTIVE_SHARE: f32 = 0.4;
+/// 2 / (N + 1) for two windows.
+const SMOOTHING: f32 = 2.0 / 3.0;
+const STEPS: f32 = 8.0;
+
+#[derive(Debug, Default)]
+struct Voice {
+    /// Sums over the window.
+    share: f32,
+    level: f32,
+    reports: f32,
+    smoothed: f32,
+    told: f32,
+}
+
+/// The speakers of a room, by participant sid.
+#[derive(Debug, Default)]
+pub(super) struct Speakers {
+    voices: BTreeMap<Arc<str>, Voice>,
+    window_began: Duration,
+}
+
+impl Speakers {
+    /// One report of one participant's track. `dbov` 0 is loudest.
+    pub(super) fn report(&mut self, sid: &Arc<str>, dbov: u8, active_ratio: f32) {
+        let voice = self.voices.entry(Arc::clone(sid)).or_default();
+        voice.share += active_ratio.clamp(0.0, 1.0);
+        // From decibels to amplitude: what clients draw.
+        voice.level += 10f32.powf(-f32::from(dbov) / 20.0) * active_ratio.clamp(0.0, 1.0);
+        voice.reports += 1.0;
+    }
+
+    /// What changed, once per window.
+    pub(super) fn changes(&mut self, now: Now) -> Vec<lk::SpeakerInfo> {
+        if now.since(self.window_began) < WINDOW {
+            return Vec::new();
+        }
+        self.window_began = now.since_start;
+        let mut changed = Vec::new();
+        self.voices.retain(|sid, voice| {
+            let active = voice.share / REPORTS_PER_WINDOW >= ACTIVE_SHARE;
+            let mean = if active { voice.level / voice.reports.max(1.0) } else { 0.0 };
+            voice.smoothed += (mean - voice.smoothed) * SMOOTHING;
+            let level = if active { ((voice.smoothed * STEPS).ceil() / STEPS).clamp(1.0 / STEPS, 1.0) } else { 0.0 };
+            (voice.share, voice.level, voice.reports) = (0.0, 0.0, 0.0);
+            if (level - voice.told).abs() > f32::EPSILON {
+                voice.told = level;
+                changed.push(speaker(sid, level));
+            }
+            active || voice.smoothed > 0.01
+        });
+        changed.sort_by(|a, b| b.level.total_cmp(&a.level));
+        changed
+    }
+
+    /// Everyone who speaks now, for somebody who comes back.
+    pub(super) fn current(&self) -> Vec<lk::SpeakerInfo> {
+        self.voices.iter().filter(|(_, v)| v.told > 0.0).map(|(sid, v)| speaker(sid, v.told)).collect()
+    }
+
+    /// It left or unpublished; what the others must be told.
+    pub(super) fn forget(&mut self, sid: &str) -> Option<lk::SpeakerInfo> {
+        let voice = self.voices.remove(sid)?;
+        (voice.told > 0.0).then(|| speaker(sid, 0.0))
+    }
+}
+
+fn speaker(sid: &str, level: f32) -> lk::SpeakerInfo {
+    lk::SpeakerInfo { sid: sid.to_owned(), level, active: level > 0.0 }
+}
+
+/// For the drill.
+pub(super) fn simulated(sid: &str) -> lk::SpeakerInfo {
+    speaker(sid, 1.0)
+}
+

@@ -1,0 +1,226 @@
+//! What clients ask of a room and what a room answers.
+//!
+//! Owns [`Action`] (in), [`Notice`] and [`Output`] (out). LiveKit's message types serve as values
+//! where they say exactly what is meant; which message carries them is the business of `signal`.
+
+use std::sync::Arc;
+
+use livekit_protocol as lk;
+use plenum_errors::Code;
+
+use crate::session::api::{Command, Leg, SessionId, TrackSid};
+
+/// Something a client asks for, decoded and within its size limits.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Its session description on `leg`.
+    Offer { leg: Leg, id: u32, sdp: String },
+    /// Its answer to ours.
+    Answer { id: u32, sdp: String },
+    /// Announces a track.
+    AddTrack(Box<lk::AddTrackRequest>),
+    /// Mutes or unmutes its own track.
+    Mute { sid: TrackSid, muted: bool },
+    /// Wants or does not want these tracks.
+    Subscribe { sids: Vec<TrackSid>, on: bool },
+    /// How it wants to receive tracks.
+    TrackSettings(lk::UpdateTrackSettings),
+    /// Who may receive its tracks.
+    Audience(lk::SubscriptionPermission),
+    /// What it had before a resume.
+    Sync(Box<lk::SyncState>),
+    /// Its own name, metadata, attributes.
+    Describe(lk::UpdateParticipantMetadata),
+    /// Features of its audio track.
+    AudioTrack(lk::UpdateLocalAudioTrack),
+    /// Dimensions of its video track.
+    VideoTrack(lk::UpdateLocalVideoTrack),
+    /// A drill.
+    Simulate(Scenario),
+    /// Leaves.
+    Leave,
+    /// Asks for something this server does not do; answered so.
+    Unsupported(Box<RequestFailure>),
+}
+
+/// A drill that a client asks for on itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    /// Is shown as speaking.
+    Speaks,
+    /// Its signalling connection drops.
+    SignalLoss,
+    /// Is told to leave for good.
+    ServerLeave,
+    /// Is told to connect anew.
+    FullReconnect,
+    /// Its next resume is cut off, after the greeting or before it.
+    CutNextResume { before_greeting: bool },
+}
+
+/// The first message of a stay.
+#[derive(Debug, Clone)]
+pub struct Welcome {
+    /// The room.
+    pub room: lk::Room,
+    /// Oneself.
+    pub me: lk::ParticipantInfo,
+    /// Everyone else.
+    pub others: Vec<lk::ParticipantInfo>,
+    /// Two peer connections: the subscriber's is the primary one.
+    pub dual: bool,
+    /// MIME types that may be published.
+    pub codecs: Vec<String>,
+}
+
+/// The last message of a stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Goodbye {
+    /// Why.
+    pub reason: lk::DisconnectReason,
+    /// What to do about it.
+    pub action: lk::leave_request::Action,
+}
+
+/// A request that was refused.
+#[derive(Debug, Clone)]
+pub struct RequestFailure {
+    /// 0 where the request has none.
+    pub request_id: u32,
+    /// Why.
+    pub reason: lk::request_response::Reason,
+    /// For developers.
+    pub message: String,
+    /// The request, where clients match by it.
+    pub request: Option<lk::request_response::Request>,
+}
+
+/// Something a client is told.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// You are in.
+    Welcome(Box<Welcome>),
+    /// You are back.
+    WelcomeBack { last_message_seq: u32 },
+    /// The answer to your offer.
+    Answer { id: u32, sdp: String, mid_to_track: Vec<(String, String)> },
+    /// Our offer of the subscriber's connection.
+    Offer { id: u32, sdp: String, mid_to_track: Vec<(String, String)> },
+    /// These participants are so now.
+    Participants(Vec<lk::ParticipantInfo>),
+    /// Your track has this id.
+    TrackPublished { cid: String, track: Box<lk::TrackInfo> },
+    /// Your track was taken down by us.
+    TrackUnpublished { sid: TrackSid },
+    /// Your track was muted by us.
+    Muted { sid: TrackSid, muted: bool },
+    /// These changed how loud they are.
+    Speakers(Vec<lk::SpeakerInfo>),
+    /// The room is so now.
+    Room(lk::Room),
+    /// Connections are so now.
+    Quality(Vec<lk::ConnectionQualityInfo>),
+    /// The publisher lets you, or does not.
+    Allowed { publisher: Arc<str>, sid: TrackSid, allowed: bool },
+    /// No such track.
+    SubscriptionFailed { sid: TrackSid },
+    /// Somebody receives your track for the first time.
+    TrackSubscribed { sid: TrackSid },
+    /// Offer this many more sections.
+    NeedSections { audios: u32, videos: u32 },
+    /// Which layers of your track anyone receives.
+    WantedLayers { sid: TrackSid, codecs: Vec<String>, highest: Option<crate::session::api::Quality> },
+    /// Your request was done or refused.
+    Request(Box<RequestFailure>),
+    /// Go.
+    Goodbye(Goodbye),
+}
+
+impl Notice {
+    /// Lost with a broken connection it would be missed for good: nothing later says it again.
+    pub fn is_once_only(&self) -> bool {
+        matches!(
+            self,
+            Notice::TrackPublished { .. }
+                | Notice::TrackUnpublished { .. }
+                | Notice::Muted { .. }
+                | Notice::Allowed { .. }
+                | Notice::SubscriptionFailed { .. }
+                | Notice::TrackSubscribed { .. }
+                | Notice::WantedLayers { .. }
+                | Notice::Request(_)
+        )
+    }
+}
+
+/// Why something a client sent was thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// No right to send data.
+    NotPermitted,
+    /// Not a data packet.
+    Malformed,
+    /// Over the size limit.
+    TooLarge,
+    /// Seen before.
+    Duplicate,
+    /// A kind that clients do not send to each other.
+    Unsupported,
+}
+
+impl DropReason {
+    /// Every reason.
+    pub const ALL: [DropReason; 5] = [
+        DropReason::NotPermitted,
+        DropReason::Malformed,
+        DropReason::TooLarge,
+        DropReason::Duplicate,
+        DropReason::Unsupported,
+    ];
+
+    /// Label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DropReason::NotPermitted => "not_permitted",
+            DropReason::Malformed => "malformed",
+            DropReason::TooLarge => "too_large",
+            DropReason::Duplicate => "duplicate",
+            DropReason::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// Something that must be done now.
+#[derive(Debug)]
+pub enum Output {
+    /// Tell media.
+    Media(Command),
+    /// Tell clients.
+    Tell { to: Vec<SessionId>, notice: Notice },
+    /// The session is over: its signalling ends with this. `None`: the client left by itself.
+    End { session: SessionId, code: Option<Code>, detail: String },
+    /// The signalling connection is cut, the session stays.
+    Cut { session: SessionId },
+    /// Count it.
+    DataDropped(DropReason),
+}
+
+/// What must be done, in order.
+#[derive(Debug, Default)]
+pub struct Outbox(pub Vec<Output>);
+
+impl Outbox {
+    pub(super) fn media(&mut self, command: Command) {
+        self.0.push(Output::Media(command));
+    }
+
+    pub(super) fn tell(&mut self, session: SessionId, notice: Notice) {
+        self.0.push(Output::Tell { to: vec![session], notice });
+    }
+
+    pub(super) fn tell_all(&mut self, to: Vec<SessionId>, notice: Notice) {
+        if !to.is_empty() {
+            self.0.push(Output::Tell { to, notice });
+        }
+    }
+}

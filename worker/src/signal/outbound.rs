@@ -1,0 +1,138 @@
+//! What goes to one client, and what may have to be said again.
+//!
+//! Owns the numbering of frames and the replay memory of a session. Invariants: frame numbers rise by
+//! one over all connections of a session; sending never waits.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use plenum_worker_api::v1::{Closed, WorkerFrame, worker_frame::Frame};
+use tokio::sync::mpsc;
+
+use super::limits;
+
+/// Sending did not work: the client reads too slowly or is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the client's connection takes no more frames")]
+pub struct Clogged;
+
+#[derive(Debug)]
+struct Kept {
+    seq: u64,
+    once_only: bool,
+    bytes: Bytes,
+}
+
+/// The way to one client.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    connection: Option<mpsc::Sender<WorkerFrame>>,
+    last_seq: u64,
+    kept: VecDeque<Kept>,
+    kept_bytes: usize,
+    /// Frames above this number were certainly not seen when the connection was lost.
+    certain_up_to: u64,
+}
+
+/// Frames that were on their way when a connection broke, at most.
+const IN_FLIGHT: u64 = 32;
+
+impl Outbound {
+    /// Is there a connection?
+    pub fn connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// The connection is gone.
+    pub fn disconnect(&mut self) {
+        if self.connection.take().is_some() {
+            self.certain_up_to = self.last_seq.saturating_sub(IN_FLIGHT);
+        }
+    }
+
+    /// There is a new connection.
+    pub fn connect(&mut self, connection: mpsc::Sender<WorkerFrame>) {
+        self.disconnect();
+        self.connection = Some(connection);
+    }
+
+    /// Says something; keeps it for a while.
+    pub fn say(&mut self, bytes: Bytes, once_only: bool) -> Result<(), Clogged> {
+        self.last_seq += 1;
+        let seq = self.last_seq;
+        self.kept_bytes += bytes.len();
+        self.kept.push_back(Kept { seq, once_only, bytes: bytes.clone() });
+        while self.kept.len() > limits::REPLAY_FRAMES || self.kept_bytes > limits::REPLAY_BYTES {
+            let Some(old) = self.kept.pop_front() else { break };
+            self.kept_bytes -= old.bytes.len();
+        }
+        self.push(seq, Frame::Response(bytes.to_vec()))
+    }
+
+    /// Says something that means nothing later: a pong.
+    pub fn say_now(&mut self, bytes: Vec<u8>) -> Result<(), Clogged> {
+        self.last_seq += 1;
+        self.push(self.last_seq, Frame::Response(bytes))
+    }
+
+    fn push(&mut self, seq: u64, frame: Frame) -> Result<(), Clogged> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        connection.try_send(WorkerFrame { seq, frame: Some(frame) }).map_err(|_| Clogged)
+    }
+
+    /// Says again what a client that resumes may have missed. `seen` = 0: the gateway does not know.
+    /// `all`: its socket never broke, so state that was told counts too.
+    pub fn replay(&mut self, seen: u64, up_to: u64, all: bool) -> Result<(), Clogged> {
+        let from = if seen > 0 { seen } else { self.certain_up_to };
+        let again: Vec<(u64, Bytes)> = self
+            .kept
+            .iter()
+            .filter(|k| k.seq > from && k.seq <= up_to && (all || k.once_only))
+            .map(|k| (k.seq, k.bytes.clone()))
+            .collect();
+        for (_, bytes) in again {
+            // A new number: gateways expect them to rise.
+            self.last_seq += 1;
+            self.push(self.last_seq, Frame::Response(bytes.to_vec()))?;
+        }
+        Ok(())
+    }
+
+    /// The number of the last frame.
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// The last frame, best effort.
+    pub fn close(mut self, code: &str, detail: &str) {
+        let closed = Closed { code: code.to_owned(), detail: detail.to_owned() };
+        self.last_seq += 1;
+        let _ = self.push(self.last_seq, Frame::Closed(closed));
+    }
+}
+
+/// A token bucket of client messages.
+#[derive(Debug)]
+pub struct Allowance {
+    tokens: f64,
+    at: std::time::Duration,
+}
+
+impl Allowance {
+    /// A full bucket.
+    pub fn new(now: std::time::Duration) -> Self {
+        Self { tokens: limits::MESSAGE_BURST, at: now }
+    }
+
+    /// Takes one; false: too many.
+    pub fn take(&mut self, now: std::time::Duration) -> bool {
+        let refill = now.saturating_sub(self.at).as_secs_f64() * limits::MESSAGES_PER_SECOND;
+        self.tokens = (self.tokens + refill).min(limits::MESSAGE_BURST);
+        self.at = now;
+        if self.tokens < 1.0 {
+            return false;
+        }
+        self.tokens -= 1.0;
+        true
+    }
+}
