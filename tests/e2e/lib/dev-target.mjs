@@ -42,12 +42,11 @@ export async function devTarget() {
       close: async () => {},
     };
   }
-  const [http, media, metrics] = [await freePort(), await freePort(), await freePort()];
+  const [http, media] = [await freePort(), await freePort()];
   const server = start(workerBinary(), [
     'dev',
     `--listen=127.0.0.1:${http}`,
-    `--media-port=${media}`,
-    `--metrics-listen=127.0.0.1:${metrics}`,
+    `--media-listen=0.0.0.0:${media}`,
   ]);
   const url = `ws://127.0.0.1:${http}`;
   try {
@@ -70,7 +69,7 @@ export async function devTarget() {
     keysOf: async () => DEV_KEYS,
     invite: async (spec) => ({ url, token: await mint(DEV_KEYS, spec) }),
     log: async () => server.log(),
-    metrics: async () => (await fetch(`http://127.0.0.1:${metrics}/metrics`)).text(),
+    metrics: async () => (await fetch(`${httpOf(url)}/metrics`)).text(),
     close: () => server.stop(),
   };
 }

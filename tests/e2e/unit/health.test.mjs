@@ -13,7 +13,12 @@ const object = (conditions, { observed = 3, ...metadata } = {}) => ({
 const CASES = [
   ['no status at all', { metadata: { generation: 1 } }, 'Current', 'Progressing'],
   ['never observed', object([], { observed: -1 }), 'InProgress', 'Progressing'],
-  ['an older generation observed', object([condition('Ready', 'True')], { observed: 2 }), 'InProgress', 'Progressing'],
+  [
+    'an older generation observed',
+    object([condition('Ready', 'True')], { observed: 2 }),
+    'InProgress',
+    'Progressing',
+  ],
   ['ready', object([condition('Ready', 'True', 'Idle')]), 'Current', 'Healthy'],
   ['suspended', object([condition('Ready', 'True', 'Suspended')]), 'Current', 'Suspended'],
   ['not ready', object([condition('Ready', 'False', 'NoCapacity')]), 'InProgress', 'Progressing'],

@@ -1,0 +1,151 @@
+// A call goes on whatever happens to the control plane, and ends when its Meeting does.
+
+import assert from 'node:assert/strict';
+import { readFileSync, readdirSync } from 'node:fs';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { Stage } from '../lib/call.mjs';
+import { clusterTarget, openMeeting, unique } from '../lib/cluster-target.mjs';
+import { LOCAL, SYSTEM, condition, find, kubectl, pods, remove, waitForObject } from '../lib/kube.mjs';
+import { names, sum } from '../lib/metrics.mjs';
+import { waitFor } from '../lib/wait.mjs';
+
+/** Processes of a Pod that run `word` as their subcommand: on this machine they can be seen. */
+function processesOf(uid, word) {
+  return readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry))
+    .filter((pid) => {
+      try {
+        const cgroups = readFileSync(`/proc/${pid}/cgroup`, 'utf8').replaceAll('_', '-');
+        return cgroups.includes(uid) && readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')[1] === word;
+      } catch {
+        return false; // It ended meanwhile.
+      }
+    })
+    .map(Number);
+}
+
+/** SIGKILL for every controller; answers the pods that had one. */
+async function killControllers() {
+  const victims = await pods('controller');
+  for (const { metadata } of victims) {
+    const processes = LOCAL ? processesOf(metadata.uid, 'controller') : [];
+    if (processes.length > 0) processes.forEach((pid) => process.kill(pid, 'SIGKILL'));
+    else await remove('pod', metadata.name, SYSTEM, '--force', '--grace-period=0');
+  }
+  return victims;
+}
+
+describe('the life of a call', { concurrency: false }, () => {
+  /** @type {Stage} */ let stage;
+  let target;
+
+  before(async () => {
+    target = await clusterTarget();
+    stage = await Stage.open(target);
+  });
+  after(async () => {
+    await stage?.close();
+    await target?.close();
+  });
+  afterEach(() => stage.clear());
+
+  async function pair(room) {
+    const [alice, bob] = await Promise.all([stage.joined('alice', room), stage.joined('bob', room)]);
+    await Promise.all([alice.publishCamera(), bob.publishCamera(), alice.publishTone(), bob.publishTone()]);
+    await Promise.all([alice.waitDecoded('bob'), bob.waitDecoded('alice')]);
+    return [alice, bob];
+  }
+
+  const interruptions = async (peer) =>
+    (await peer.events())
+      .map((e) => e.type)
+      .filter((type) => /^(reconnecting|signalReconnecting|disconnected)$/.test(type));
+
+  test('kill -9 of every controller does not disturb a call, and the controllers come back', async () => {
+    const room = await target.room();
+    const name = room.split('/')[1];
+    const [alice, bob] = await pair(room);
+    const before = await find('meeting', name, target.namespace);
+    const victims = await killControllers();
+    assert.ok(victims.length > 0);
+    await Promise.all([alice.waitDecoded('bob'), bob.waitDecoded('alice'), alice.waitAudible('bob')]);
+    // People join with a token minted meanwhile.
+    const carol = await stage.joined('carol', room);
+    await carol.waitDecoded('alice');
+    await waitFor(
+      async () => {
+        const now = await pods('controller');
+        const restarts = (list) =>
+          list.reduce((n, p) => n + (p.status.containerStatuses?.[0]?.restartCount ?? 0), 0);
+        const replaced = now.some((pod) => !victims.some((old) => old.metadata.uid === pod.metadata.uid));
+        return (
+          (replaced || restarts(now) > restarts(victims)) &&
+          now.every((p) => condition(p, 'Ready')?.status === 'True')
+        );
+      },
+      { what: 'the controllers are back', diagnose: stage.diagnose, limitMs: 120_000 },
+    );
+    // It works again, and has left the call where it was.
+    await openMeeting(target.namespace, unique('after'), {});
+    const now = await find('meeting', name, target.namespace);
+    assert.deepEqual(now.status.assignment, before.status.assignment);
+    assert.equal(condition(now, 'Ready').status, 'True');
+    await Promise.all([alice.waitDecoded('bob'), bob.waitDecoded('alice')]);
+    assert.deepEqual([await interruptions(alice), await interruptions(bob)], [[], []]);
+  });
+
+  test('metrics rise and fall with a call, and name nobody', async () => {
+    const room = await target.room();
+    const gauge = async (metric) => sum(await target.metrics(room), metric);
+    const reach = (metric, accept) =>
+      waitFor(async () => accept(await gauge(metric)), { what: metric, diagnose: stage.diagnose });
+    const idle = await gauge('plenum_worker_participants');
+    const packets = (await gauge('plenum_worker_rtp_packets_total')) ?? 0;
+    await pair(room);
+    await reach('plenum_worker_participants', (value) => value === idle + 2);
+    await reach('plenum_worker_rtp_packets_total', (value) => value > packets);
+    const text = await target.metrics(room);
+    assert.ok(names(text).length > 5);
+    for (const name of [room, room.split('/')[1], 'alice', 'bob']) {
+      assert.ok(!text.includes(name), `a metric names ${name}`);
+    }
+    await stage.clear();
+    await reach('plenum_worker_participants', (value) => value === idle);
+  });
+
+  test('the status tells of the session, and of the last one', async () => {
+    const room = await target.room({ departureTimeout: '1s' });
+    const name = room.split('/')[1];
+    await pair(room);
+    const active = await waitForObject(
+      'meeting',
+      name,
+      target.namespace,
+      'is active with two',
+      (m) => condition(m, 'Active')?.status === 'True' && m.status.participants === 2,
+    );
+    assert.equal(condition(active, 'Ready').reason, 'Active');
+    await stage.clear();
+    const idle = await waitForObject(
+      'meeting',
+      name,
+      target.namespace,
+      'is idle again',
+      (m) => condition(m, 'Active')?.status === 'False' && m.status.lastSession?.end,
+    );
+    assert.equal(idle.status.lastSession.peak, 2);
+    assert.equal(condition(idle, 'Ready').status, 'True');
+  });
+
+  test('deleting the Meeting ends the call with its reason', async () => {
+    const room = await target.room();
+    const name = room.split('/')[1];
+    const [alice, bob] = await pair(room);
+    await kubectl(['-n', target.namespace, 'delete', 'meeting', name, '--timeout=60s']);
+    for (const peer of [alice, bob]) {
+      const end = await peer.event('disconnected');
+      assert.equal(end.reason, 'ROOM_DELETED');
+    }
+    assert.equal(await find('meeting', name, target.namespace), null);
+  });
+});
