@@ -1,0 +1,122 @@
+//! RTP header extensions by meaning rather than by number.
+//!
+//! Owns the list of extensions this worker knows, which of them it passes on, and the translation of the
+//! numbers each leg negotiated (RFC 8285 section 6: one number means one thing within a bundle).
+
+/// A known extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub(crate) enum Extension {
+    Mid,
+    Rid,
+    RepairedRid,
+    AudioLevel,
+    AbsSendTime,
+    TransportCc,
+    VideoOrientation,
+    PlayoutDelay,
+    ContentType,
+    ColorSpace,
+    DependencyDescriptor,
+    AbsCaptureTime,
+}
+
+/// How many there are.
+pub(crate) const COUNT: usize = 12;
+
+const ALL: [(Extension, &str); COUNT] = [
+    (Extension::Mid, "urn:ietf:params:rtp-hdrext:sdes:mid"),
+    (Extension::Rid, "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"),
+    (Extension::RepairedRid, "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"),
+    (Extension::AudioLevel, "urn:ietf:params:rtp-hdrext:ssrc-audio-level"),
+    (Extension::AbsSendTime, "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"),
+    (
+        Extension::TransportCc,
+        "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+    ),
+    (Extension::VideoOrientation, "urn:3gpp:video-orientation"),
+    (Extension::PlayoutDelay, "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"),
+    (Extension::ContentType, "http://www.webrtc.org/experiments/rtp-hdrext/video-content-type"),
+    (Extension::ColorSpace, "http://www.webrtc.org/experiments/rtp-hdrext/color-space"),
+    (
+        Extension::DependencyDescriptor,
+        "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension",
+    ),
+    (Extension::AbsCaptureTime, "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"),
+];
+
+impl Extension {
+    pub(crate) fn from_uri(uri: &str) -> Option<Extension> {
+        ALL.iter().find(|(_, u)| *u == uri).map(|(e, _)| *e)
+    }
+
+    pub(crate) fn uri(self) -> &'static str {
+        ALL.iter().find(|(e, _)| *e == self).map_or("", |(_, u)| u)
+    }
+
+    /// Means the same at the subscriber as at the publisher.
+    pub(crate) fn passes(self) -> bool {
+        !matches!(
+            self,
+            Extension::Mid
+                | Extension::Rid
+                | Extension::RepairedRid
+                | Extension::AbsSendTime
+                | Extension::TransportCc
+        )
+    }
+}
+
+/// Number to meaning, for what comes in.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Incoming {
+    by_id: Vec<Option<Extension>>,
+}
+
+impl Incoming {
+    pub(crate) fn set(&mut self, id: u8, extension: Extension) {
+        let at = usize::from(id);
+        if self.by_id.len() <= at {
+            self.by_id.resize(at + 1, None);
+        }
+        if let Some(slot) = self.by_id.get_mut(at) {
+            *slot = Some(extension);
+        }
+    }
+
+    pub(crate) fn get(&self, id: u8) -> Option<Extension> {
+        self.by_id.get(usize::from(id)).copied().flatten()
+    }
+}
+
+/// Meaning to number, for what goes out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outgoing {
+    ids: [u8; COUNT],
+}
+
+impl Outgoing {
+    pub(crate) fn set(&mut self, extension: Extension, id: u8) {
+        if let Some(slot) = self.ids.get_mut(extension as usize) {
+            *slot = id;
+        }
+    }
+
+    pub(crate) fn get(&self, extension: Extension) -> Option<u8> {
+        self.ids.get(extension as usize).copied().filter(|id| *id != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_whole() {
+        for (i, (e, uri)) in ALL.iter().enumerate() {
+            assert_eq!(*e as usize, i);
+            assert_eq!(Extension::from_uri(uri), Some(*e));
+            assert_eq!(e.uri(), *uri);
+        }
+    }
+}

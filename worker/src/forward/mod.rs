@@ -1,0 +1,465 @@
+//! Packets in, packets out. Knows SSRCs, not people.
+//!
+//! Owns every leg's media plane and every published track. Invariants: it is told, it never asks; no
+//! clock is read here (`now` comes in); a packet changes nothing before it is authenticated.
+
+pub(crate) mod buffer;
+pub(crate) mod codec;
+pub mod drops;
+pub(crate) mod extension;
+pub(crate) mod layers;
+pub(crate) mod levels;
+pub(crate) mod packet;
+pub(crate) mod peer;
+pub(crate) mod receive;
+mod reports;
+pub(crate) mod rtcp;
+pub(crate) mod seqmap;
+pub(crate) mod srtp;
+pub(crate) mod subscription;
+pub(crate) mod track;
+pub(crate) mod twcc;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use self::codec::Vp8;
+use self::drops::{Drop, DropCounters};
+use self::extension::Extension;
+use self::packet::Header;
+use self::peer::{Peer, Source};
+use self::srtp::{Srtp, SrtpError};
+use self::subscription::{Binding, Incoming1, Subscription};
+use self::track::{Track, TrackSpec};
+use crate::net::{Route, SendBatch};
+use crate::session::api::{Quality, SessionId, TrackSid};
+
+/// A leg, by its place in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LegKey(pub(crate) usize);
+
+/// A track, by its place in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct TrackKey(usize);
+
+/// Publisher's payload type to the subscriber's, and to its RTX.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PayloadMap {
+    pub(crate) entries: Vec<(u8, u8, Option<u8>)>,
+}
+
+impl PayloadMap {
+    pub(crate) fn get(&self, incoming: u8) -> Option<(u8, Option<u8>)> {
+        self.entries.iter().find(|e| e.0 == incoming).map(|e| (e.1, e.2))
+    }
+}
+
+/// Everything that forwards.
+#[derive(Debug)]
+pub(crate) struct Forwarder {
+    peers: Vec<Option<Peer>>,
+    tracks: Vec<Option<Track>>,
+    by_sid: HashMap<TrackSid, TrackKey>,
+    drops: Arc<DropCounters>,
+    start: Instant,
+    scratch: Vec<u8>,
+    next_tick: Instant,
+    next_levels: Instant,
+}
+
+impl Forwarder {
+    pub(crate) fn new(drops: Arc<DropCounters>, now: Instant) -> Self {
+        Forwarder {
+            peers: Vec::new(),
+            tracks: Vec::new(),
+            by_sid: HashMap::new(),
+            drops,
+            start: now,
+            scratch: Vec::with_capacity(2048),
+            next_tick: now,
+            next_levels: now,
+        }
+    }
+
+    /// A new leg. `feedback_ssrc` is random.
+    pub(crate) fn add_peer(&mut self, session: SessionId, feedback_ssrc: u32) -> LegKey {
+        let peer = Peer::new(session, feedback_ssrc);
+        let free = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
+        match self.peers.get_mut(free) {
+            Some(slot) => *slot = Some(peer),
+            None => self.peers.push(Some(peer)),
+        }
+        LegKey(free)
+    }
+
+    /// Removes a leg with its subscriptions. Its tracks are unpublished one by one before.
+    pub(crate) fn remove_peer(&mut self, leg: LegKey) {
+        for track in self.tracks.iter_mut().flatten() {
+            for slot in &mut track.subscriptions {
+                if slot.as_ref().is_some_and(|s| s.binding.leg == leg) {
+                    *slot = None;
+                }
+            }
+        }
+        if let Some(slot) = self.peers.get_mut(leg.0) {
+            *slot = None;
+        }
+    }
+
+    pub(crate) fn peer(&mut self, leg: LegKey) -> Option<&mut Peer> {
+        self.peers.get_mut(leg.0)?.as_mut()
+    }
+
+    fn track(&mut self, key: TrackKey) -> Option<&mut Track> {
+        self.tracks.get_mut(key.0)?.as_mut()
+    }
+
+    pub(crate) fn track_by_sid(&mut self, sid: &TrackSid) -> Option<&mut Track> {
+        let key = *self.by_sid.get(sid)?;
+        self.track(key)
+    }
+
+    pub(crate) fn set_route(&mut self, leg: LegKey, route: Route) {
+        if let Some(p) = self.peer(leg) {
+            p.route = Some(route);
+        }
+    }
+
+    pub(crate) fn set_keys(&mut self, leg: LegKey, srtp: Srtp) {
+        if let Some(p) = self.peer(leg) {
+            p.srtp = Some(srtp);
+        }
+    }
+
+    /// Publishes a track, or takes over the new negotiation of one that exists.
+    pub(crate) fn publish(&mut self, spec: TrackSpec) {
+        let key = match self.by_sid.get(&spec.sid) {
+            Some(key) => *key,
+            None => {
+                let at = self.tracks.iter().position(Option::is_none).unwrap_or(self.tracks.len());
+                if at == self.tracks.len() {
+                    self.tracks.push(None);
+                }
+                self.by_sid.insert(spec.sid.clone(), TrackKey(at));
+                TrackKey(at)
+            }
+        };
+        let Some(slot) = self.tracks.get_mut(key.0) else { return };
+        let (leg, mid, ssrcs) = (spec.leg, spec.mid.clone(), spec.ssrcs.clone());
+        match slot {
+            Some(track) if track.spec.rids == spec.rids && track.spec.leg == leg => track.spec = spec,
+            Some(track) => {
+                // Other layers or another connection: the subscriptions stay, what came in doesn't.
+                let mut fresh = Track::new(spec);
+                fresh.muted = track.muted;
+                fresh.subscriptions = std::mem::take(&mut track.subscriptions);
+                for s in fresh.subscriptions.iter_mut().flatten() {
+                    s.restart();
+                    s.target = None;
+                }
+                *track = fresh;
+            }
+            None => *slot = Some(Track::new(spec)),
+        }
+        let announced: Vec<(usize, u32, Option<u32>)> = match slot {
+            // Several plain SSRCs without RIDs would be simulcast by SSRC, which no stock client uses.
+            Some(track) if track.layers.len() == 1 => {
+                ssrcs.first().map(|(m, r)| (0, *m, *r)).into_iter().collect()
+            }
+            _ => Vec::new(),
+        };
+        if let Some(Some(track)) = self.tracks.get_mut(key.0) {
+            for (layer, ssrc, _) in &announced {
+                if let Some(l) = track.layers.get_mut(*layer) {
+                    l.ssrc = Some(*ssrc);
+                }
+            }
+            track.renew_requests();
+        }
+        if let Some(peer) = self.peers.get_mut(leg.0).and_then(Option::as_mut) {
+            peer.mids.insert(mid, key);
+            for (layer, media, repair) in announced {
+                peer.learn(media, Source::Media { track: key, layer });
+                if let Some(repair) = repair {
+                    peer.learn(repair, Source::Repair { track: key, layer });
+                }
+            }
+        }
+    }
+
+    /// Removes a track and its subscriptions.
+    pub(crate) fn unpublish(&mut self, sid: &TrackSid) {
+        let Some(key) = self.by_sid.remove(sid) else { return };
+        let track = self.tracks.get_mut(key.0).and_then(Option::take);
+        for peer in self.peers.iter_mut().flatten() {
+            peer.sending.retain(|_, (t, _)| *t != key);
+        }
+        if let Some(peer) = track.and_then(|t| self.peer(t.spec.leg)) {
+            peer.forget(key);
+        }
+    }
+
+    /// Binds a subscription, in place of an earlier one of the same session. `false`: no such track.
+    pub(crate) fn bind(&mut self, sid: &TrackSid, binding: Binding, seed: u32) -> bool {
+        let Some(key) = self.by_sid.get(sid).copied() else { return false };
+        self.unbind(sid, binding.session);
+        let (leg, ssrc, rtx) = (binding.leg, binding.ssrc, binding.rtx_ssrc);
+        let Some(track) = self.track(key) else { return false };
+        let video = track.video();
+        let at = track.attach(Subscription::new(binding, video, seed));
+        track.renew_requests();
+        if let Some(peer) = self.peer(leg) {
+            peer.sending.insert(ssrc, (key, at));
+            peer.sending.insert(rtx, (key, at));
+        }
+        true
+    }
+
+    /// Ends a subscription.
+    pub(crate) fn unbind(&mut self, sid: &TrackSid, session: SessionId) {
+        let Some(track) = self.track_by_sid(sid) else { return };
+        let Some(at) = track.position(session) else { return };
+        let old = track.subscriptions.get_mut(at).and_then(Option::take);
+        if let Some(old) = old
+            && let Some(peer) = self.peer(old.binding.leg)
+        {
+            peer.sending.remove(&old.binding.ssrc);
+            peer.sending.remove(&old.binding.rtx_ssrc);
+        }
+    }
+
+    /// The publisher changed its payload types. `false`: no such subscription.
+    pub(crate) fn set_payloads(&mut self, sid: &TrackSid, session: SessionId, map: &PayloadMap) -> bool {
+        let Some(track) = self.track_by_sid(sid) else { return false };
+        let Some(at) = track.position(session) else { return false };
+        match track.subscriptions.get_mut(at) {
+            Some(Some(s)) => {
+                s.binding.payloads = map.clone();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn set_layer(&mut self, sid: &TrackSid, session: SessionId, quality: Option<Quality>) {
+        let Some(track) = self.track_by_sid(sid) else { return };
+        let Some(at) = track.position(session) else { return };
+        if let Some(Some(s)) = track.subscriptions.get_mut(at) {
+            s.binding.wanted = quality;
+        }
+        track.renew_requests();
+    }
+
+    pub(crate) fn mute(&mut self, sid: &TrackSid, muted: bool) {
+        let Some(track) = self.track_by_sid(sid) else { return };
+        if track.muted != muted {
+            track.muted = muted;
+            for s in track.subscriptions.iter_mut().flatten() {
+                s.restart();
+            }
+            track.renew_requests();
+        }
+    }
+
+    pub(crate) fn key_frame(&mut self, sid: &TrackSid) {
+        if let Some(track) = self.track_by_sid(sid) {
+            track.want_key_frames();
+        }
+    }
+
+    /// One RTP datagram of a leg.
+    pub(crate) fn rtp(&mut self, leg: LegKey, datagram: &[u8], now: Instant, batch: &mut SendBatch) {
+        if let Err(reason) = self.try_rtp(leg, datagram, now, batch) {
+            self.drops.count(reason);
+        }
+    }
+
+    fn try_rtp(
+        &mut self,
+        leg: LegKey,
+        datagram: &[u8],
+        now: Instant,
+        batch: &mut SendBatch,
+    ) -> Result<(), Drop> {
+        let header = Header::parse(datagram).ok_or(Drop::BadRtp)?;
+        let peer = self.peers.get_mut(leg.0).and_then(Option::as_mut).ok_or(Drop::UnknownPeer)?;
+        let srtp = peer.srtp.as_mut().ok_or(Drop::NoKeys)?;
+        let clear = srtp.open_rtp(datagram, &header).map_err(reason_of)?;
+
+        let (mut mid, mut rid, mut repaired, mut level) = (None, None, None, None);
+        for (id, value) in header.extensions(&clear) {
+            match peer.extensions.get(id) {
+                Some(Extension::Mid) => mid = Some(value),
+                Some(Extension::Rid) => rid = Some(value),
+                Some(Extension::RepairedRid) => repaired = Some(value),
+                Some(Extension::AudioLevel) => level = value.first().copied(),
+                Some(Extension::TransportCc) => {
+                    if let (Some(r), [hi, lo]) = (&mut peer.twcc, value) {
+                        r.record(u16::from_be_bytes([*hi, *lo]), now);
+                        peer.next_twcc.get_or_insert(now + reports::TWCC_INTERVAL);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let source = match peer.sources.get(&header.ssrc) {
+            Some(source) => *source,
+            None => {
+                let source = resolve(peer, &self.tracks, &header, mid, rid, repaired)?;
+                if !peer.learn(header.ssrc, source) {
+                    return Err(Drop::TooManySources);
+                }
+                source
+            }
+        };
+        match source {
+            Source::Media { track, layer } => {
+                let packet = clear.freeze();
+                self.media(track, layer, &packet, &header, level, false, now, batch)
+            }
+            Source::Repair { track, layer } => {
+                let entry = self.tracks.get(track.0).and_then(Option::as_ref).ok_or(Drop::UnknownSource)?;
+                let Some(original) = unwrap_repair(entry, layer, &header, &clear)? else { return Ok(()) };
+                let header = Header::parse(&original).ok_or(Drop::BadRepair)?;
+                self.media(track, layer, &original, &header, None, true, now, batch)
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one packet, each parsed once")]
+    fn media(
+        &mut self,
+        key: TrackKey,
+        layer: usize,
+        packet: &Bytes,
+        header: &Header,
+        level: Option<u8>,
+        repaired: bool,
+        now: Instant,
+        batch: &mut SendBatch,
+    ) -> Result<(), Drop> {
+        let track = self.tracks.get_mut(key.0).and_then(Option::as_mut).ok_or(Drop::UnknownSource)?;
+        let codec = track.codec(header.payload_type).ok_or(Drop::UnknownPayload)?;
+        let payload = header.payload(packet).ok_or(Drop::BadRtp)?;
+        let state = track.layers.get_mut(layer).ok_or(Drop::UnknownSource)?;
+        if !repaired {
+            state.ssrc = Some(header.ssrc);
+        }
+        let arrival =
+            state.receiver.packet(header.sequence, header.timestamp, payload.len(), repaired, now);
+        state.last_packet = Some(now);
+        if track.muted {
+            return Ok(());
+        }
+        if let Some(level) = level {
+            track.levels.note(level);
+        }
+        if !payload.is_empty() {
+            state.buffer.insert(arrival.sequence, packet.clone());
+        }
+        let vp8 = if codec == codec::Codec::Vp8 { Vp8::parse(payload) } else { None };
+        let starts = match codec {
+            codec::Codec::Vp8 => vp8.is_some_and(|d| d.key_frame),
+            _ => codec.starts_key_frame(payload),
+        };
+        let Some(publisher) = self.peers.get(track.spec.leg.0).and_then(Option::as_ref) else {
+            return Err(Drop::UnknownPeer);
+        };
+        // Cheap: a table of at most 256 small entries, only where someone listens.
+        let extensions = publisher.extensions.clone();
+        let incoming = Incoming1 {
+            bytes: packet,
+            header,
+            payload,
+            extensions: &extensions,
+            codec,
+            vp8,
+            layer,
+            sequence: arrival.sequence,
+            newest: arrival.newest,
+            starts,
+            now,
+        };
+        let layers = &track.layers;
+        let clocks = |i: usize| layers.get(i).and_then(|l| l.receiver.clock);
+        for subscription in track.subscriptions.iter_mut().flatten() {
+            if subscription.forward(&incoming, &clocks, &mut self.scratch)
+                && let Some(Some(peer)) = self.peers.get_mut(subscription.binding.leg.0)
+            {
+                peer.send_rtp(&self.scratch, batch);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn reason_of(e: SrtpError) -> Drop {
+    match e {
+        SrtpError::Authentication | SrtpError::Seal => Drop::NotAuthentic,
+        SrtpError::Replay => Drop::Replayed,
+        SrtpError::TooManySources => Drop::TooManySources,
+    }
+}
+
+/// Finds the section of a new SSRC by MID, its layer by RID (RFC 8843 section 9.2, RFC 8852).
+fn resolve(
+    peer: &Peer,
+    tracks: &[Option<Track>],
+    header: &Header,
+    mid: Option<&[u8]>,
+    rid: Option<&[u8]>,
+    repaired: Option<&[u8]>,
+) -> Result<Source, Drop> {
+    let by_mid = mid.and_then(|m| std::str::from_utf8(m).ok()).and_then(|m| peer.mids.get(m));
+    // Without a MID only a payload type that a single section negotiated can tell.
+    let key = match by_mid {
+        Some(key) => *key,
+        None => {
+            let mut fits = peer.mids.values().filter(|key| {
+                tracks.get(key.0).and_then(Option::as_ref).is_some_and(|t| {
+                    t.codec(header.payload_type).is_some()
+                        || t.spec.repairs.iter().any(|(pt, _)| *pt == header.payload_type)
+                })
+            });
+            match (fits.next(), fits.next()) {
+                (Some(key), None) => *key,
+                _ => return Err(Drop::UnknownSource),
+            }
+        }
+    };
+    let track = tracks.get(key.0).and_then(Option::as_ref).ok_or(Drop::UnknownSource)?;
+    let repair = track.spec.repairs.iter().any(|(pt, _)| *pt == header.payload_type);
+    let layer = match repaired.or(rid) {
+        Some(rid) if !track.spec.rids.is_empty() => track.layer_of(rid).ok_or(Drop::UnknownSource)?,
+        None if track.layers.len() > 1 => return Err(Drop::UnknownSource),
+        _ => 0,
+    };
+    Ok(if repair { Source::Repair { track: key, layer } } else { Source::Media { track: key, layer } })
+}
+
+/// The packet that an RTX packet carries (RFC 4588 section 4); `None` for padding alone.
+fn unwrap_repair(
+    track: &Track,
+    layer: usize,
+    header: &Header,
+    clear: &[u8],
+) -> Result<Option<Bytes>, Drop> {
+    let repaired = track.spec.repairs.iter().find(|(pt, _)| *pt == header.payload_type);
+    let (_, payload_type) = repaired.ok_or(Drop::UnknownPayload)?;
+    let payload = header.payload(clear).ok_or(Drop::BadRtp)?;
+    let [hi, lo, payload @ ..] = payload else { return Ok(None) };
+    let ssrc = track.layers.get(layer).and_then(|l| l.ssrc).ok_or(Drop::BadRepair)?;
+    let mut out = Vec::with_capacity(clear.len());
+    out.extend_from_slice(clear.get(..header.header_len).ok_or(Drop::BadRtp)?);
+    if let Some([b0, b1, s0, s1, _, _, _, _, ssrc_bytes @ ..]) = out.get_mut(..12) {
+        *b0 &= !0x20; // the padding is cut here
+        *b1 = (*b1 & 0x80) | payload_type;
+        (*s0, *s1) = (*hi, *lo);
+        ssrc_bytes.copy_from_slice(&ssrc.to_be_bytes());
+    }
+    out.extend_from_slice(payload);
+    Ok(Some(Bytes::from(out)))
+}

@@ -1,0 +1,266 @@
+//! What is known of one incoming RTP stream.
+//!
+//! Owns loss and jitter (RFC 3550 appendix A), the list of missing packets to ask for again, and the
+//! sender's clock. Pure: takes `now`. Invariant: the list of missing packets is bounded in length, age
+//! and number of requests.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::packet::Unwrapper;
+use super::rtcp::ReportBlock;
+
+/// A gap larger than this is a restart, not a loss.
+const MAX_GAP: u64 = 512;
+const MAX_MISSING: usize = 512;
+const MAX_REQUESTS: u8 = 10;
+const MAX_AGE: Duration = Duration::from_millis(1000);
+/// A packet may be reordered for so long before it is asked for.
+const REORDER: Duration = Duration::from_millis(5);
+
+/// The sender's clock at one moment, and when we learned it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SenderClock {
+    pub(crate) ntp: u64,
+    pub(crate) rtp: u32,
+    pub(crate) at: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Missing {
+    since: Instant,
+    asked: Option<Instant>,
+    requests: u8,
+}
+
+/// State of one SSRC.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    clock_rate: u32,
+    unwrapper: Unwrapper,
+    base: Option<u64>,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    jitter: f64,
+    last_transit: Option<(Instant, u32)>,
+    prior_expected: u64,
+    prior_received: u64,
+    pub(crate) clock: Option<SenderClock>,
+    missing: BTreeMap<u64, Missing>,
+    pub(crate) nacks: u64,
+}
+
+/// What a packet was to its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    /// Extended sequence number.
+    pub(crate) sequence: u64,
+    /// Ahead of all before it.
+    pub(crate) newest: bool,
+}
+
+impl Receiver {
+    pub(crate) fn new(clock_rate: u32) -> Self {
+        Receiver {
+            clock_rate,
+            unwrapper: Unwrapper::default(),
+            base: None,
+            packets: 0,
+            bytes: 0,
+            jitter: 0.0,
+            last_transit: None,
+            prior_expected: 0,
+            prior_received: 0,
+            clock: None,
+            missing: BTreeMap::new(),
+            nacks: 0,
+        }
+    }
+
+    /// Notes a packet. `repaired` ones (over RTX) don't count for jitter.
+    pub(crate) fn packet(
+        &mut self,
+        sequence: u16,
+        timestamp: u32,
+        bytes: usize,
+        repaired: bool,
+        now: Instant,
+    ) -> Arrival {
+        let before = self.unwrapper.highest();
+        let extended = self.unwrapper.unwrap(sequence);
+        let newest = before.is_none_or(|h| extended > h);
+        self.base.get_or_insert(extended);
+        self.packets += 1;
+        self.bytes += bytes as u64;
+        match before {
+            Some(highest) if newest && extended - highest <= MAX_GAP => {
+                for gap in highest + 1..extended {
+                    self.missing.insert(gap, Missing { since: now, asked: None, requests: 0 });
+                }
+                while self.missing.len() > MAX_MISSING {
+                    self.missing.pop_first();
+                }
+            }
+            Some(_) if newest => self.missing.clear(),
+            _ => {
+                self.missing.remove(&extended);
+            }
+        }
+        if newest && !repaired {
+            self.update_jitter(timestamp, now);
+        }
+        Arrival { sequence: extended, newest }
+    }
+
+    fn update_jitter(&mut self, timestamp: u32, now: Instant) {
+        if let Some((at, then)) = self.last_transit {
+            let arrival = now.saturating_duration_since(at).as_secs_f64() * f64::from(self.clock_rate);
+            let media = f64::from(timestamp.wrapping_sub(then) as i32);
+            let d = (arrival - media).abs();
+            // A jump of the clock is a new source, not jitter.
+            if d < f64::from(self.clock_rate) {
+                self.jitter += (d - self.jitter) / 16.0;
+            }
+        }
+        self.last_transit = Some((now, timestamp));
+    }
+
+    /// Notes the sender's clock.
+    pub(crate) fn sender_report(&mut self, ntp: u64, rtp: u32, now: Instant) {
+        self.clock = Some(SenderClock { ntp, rtp, at: now });
+    }
+
+    /// Packets lost in all.
+    pub(crate) fn lost(&self) -> u64 {
+        self.expected().saturating_sub(self.packets)
+    }
+
+    /// Interarrival jitter.
+    pub(crate) fn jitter(&self) -> Duration {
+        Duration::from_secs_f64(self.jitter / f64::from(self.clock_rate.max(1)))
+    }
+
+    fn expected(&self) -> u64 {
+        match (self.unwrapper.highest(), self.base) {
+            (Some(h), Some(b)) => h.saturating_sub(b) + 1,
+            _ => 0,
+        }
+    }
+
+    /// The block for a receiver report; `None` before the first packet.
+    pub(crate) fn report(&mut self, ssrc: u32, now: Instant) -> Option<ReportBlock> {
+        let highest = self.unwrapper.highest()?;
+        let expected = self.expected();
+        let expected_now = expected.saturating_sub(self.prior_expected);
+        let received_now = self.packets.saturating_sub(self.prior_received);
+        self.prior_expected = expected;
+        self.prior_received = self.packets;
+        let lost_now = expected_now.saturating_sub(received_now);
+        let fraction = (lost_now * 256).checked_div(expected_now).unwrap_or(0).min(255);
+        let (last_sr, delay) = match self.clock {
+            Some(c) => {
+                let delay = now.saturating_duration_since(c.at).as_secs_f64() * 65_536.0;
+                ((c.ntp >> 16) as u32, delay as u32)
+            }
+            None => (0, 0),
+        };
+        Some(ReportBlock {
+            ssrc,
+            fraction_lost: fraction as u8,
+            total_lost: self.lost() as u32,
+            // Cycles as RFC 3550 counts them: ours start one up.
+            highest: (highest - 0x1_0000.min(highest)) as u32,
+            jitter: self.jitter as u32,
+            last_sr,
+            delay,
+        })
+    }
+
+    /// Sequence numbers to ask for now, ascending.
+    pub(crate) fn due_nacks(&mut self, rtt: Duration, now: Instant) -> Vec<u16> {
+        if self.missing.is_empty() {
+            return Vec::new();
+        }
+        let again = rtt.clamp(Duration::from_millis(20), Duration::from_millis(200));
+        self.missing.retain(|_, m| {
+            now.saturating_duration_since(m.since) < MAX_AGE
+                && (m.requests < MAX_REQUESTS || m.asked.is_some_and(|a| now < a + again))
+        });
+        let mut due = Vec::new();
+        for (sequence, m) in &mut self.missing {
+            let ready = match m.asked {
+                None => now >= m.since + REORDER,
+                Some(at) => now >= at + again && m.requests < MAX_REQUESTS,
+            };
+            if ready {
+                m.asked = Some(now);
+                m.requests += 1;
+                due.push(*sequence as u16);
+            }
+        }
+        self.nacks += due.len() as u64;
+        due
+    }
+
+    /// Whether anything is missing, so that a timer is worth it.
+    pub(crate) fn has_missing(&self) -> bool {
+        !self.missing.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn a_gap_is_asked_for_until_it_comes() {
+        let t = Instant::now();
+        let mut r = Receiver::new(90_000);
+        r.packet(10, 0, 1, false, t);
+        r.packet(13, 0, 1, false, t);
+        assert!(r.due_nacks(ms(50), t).is_empty(), "reordering is waited for");
+        assert_eq!(r.due_nacks(ms(50), t + ms(5)), vec![11, 12]);
+        assert!(r.due_nacks(ms(50), t + ms(40)).is_empty());
+        r.packet(11, 0, 1, true, t + ms(41));
+        assert_eq!(r.due_nacks(ms(50), t + ms(56)), vec![12]);
+        assert!(r.due_nacks(ms(50), t + ms(1200)).is_empty());
+        assert!(!r.has_missing(), "given up after a second");
+        assert_eq!(r.nacks, 3);
+    }
+
+    #[test]
+    fn requests_are_limited() {
+        let t = Instant::now();
+        let mut r = Receiver::new(90_000);
+        r.packet(1, 0, 1, false, t);
+        r.packet(3, 0, 1, false, t);
+        let asked: usize = (0..100).map(|i| r.due_nacks(ms(1), t + ms(i * 9)).len()).sum();
+        assert_eq!(asked, usize::from(MAX_REQUESTS));
+    }
+
+    #[test]
+    fn loss_and_wrap() {
+        let t = Instant::now();
+        let mut r = Receiver::new(8000);
+        for s in [65_533u16, 65_534, 65_535, 1, 2] {
+            r.packet(s, 0, 10, false, t);
+        }
+        let b = r.report(7, t).unwrap();
+        assert_eq!((b.total_lost, b.fraction_lost, b.highest), (1, 256u32.div_euclid(6) as u8, 0x1_0002));
+        assert_eq!(r.report(7, t).unwrap().fraction_lost, 0);
+    }
+
+    #[test]
+    fn jitter_of_an_even_stream_is_nil() {
+        let t = Instant::now();
+        let mut r = Receiver::new(48_000);
+        for i in 0..100u16 {
+            r.packet(i, u32::from(i) * 960, 10, false, t + ms(20 * u64::from(i)));
+        }
+        assert!(r.jitter() < Duration::from_micros(50));
+    }
+}

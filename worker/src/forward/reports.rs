@@ -1,0 +1,274 @@
+//! What is said about the packets: RTCP in and out, and the timers behind it.
+//!
+//! Owns the schedule of reports, feedback and key-frame requests. Invariant: everything here is driven
+//! by [`Forwarder::tick`] and by RTCP that was authenticated.
+
+use std::time::{Duration, Instant};
+
+use super::drops::Drop;
+use super::peer::Source;
+use super::rtcp::{self, Item, ReportBlock};
+use super::{Forwarder, LegKey, reason_of};
+use crate::net::SendBatch;
+use crate::session::api::{AudioLevel, MediaKind, SessionId, TrackStatistics};
+
+/// Resolution of every timer here.
+const TICK: Duration = Duration::from_millis(20);
+const LEVELS: Duration = Duration::from_millis(100);
+/// Long enough to be cheap, short enough for the sender's estimator.
+pub(super) const TWCC_INTERVAL: Duration = Duration::from_millis(60);
+const REPORTS: Duration = Duration::from_secs(1);
+/// Offered to a publisher that can't do transport-wide feedback, per video track.
+const REMB_BITRATE: u64 = 2_500_000;
+
+impl Forwarder {
+    /// One RTCP datagram of a leg.
+    pub(crate) fn rtcp(&mut self, leg: LegKey, datagram: &[u8], now: Instant, batch: &mut SendBatch) {
+        let opened = match self.peer(leg) {
+            None => Err(Drop::UnknownPeer),
+            Some(peer) => match &mut peer.srtp {
+                None => Err(Drop::NoKeys),
+                Some(srtp) => srtp.open_rtcp(datagram).map_err(reason_of),
+            },
+        };
+        match opened {
+            Err(reason) => self.drops.count(reason),
+            Ok(clear) => {
+                for item in rtcp::parse(&clear) {
+                    self.rtcp_item(leg, item, now, batch);
+                }
+            }
+        }
+    }
+
+    fn rtcp_item(&mut self, leg: LegKey, item: Item, now: Instant, batch: &mut SendBatch) {
+        let Some(peer) = self.peers.get_mut(leg.0).and_then(Option::as_mut) else { return };
+        match item {
+            Item::SenderReport { ssrc, ntp, rtp } => {
+                if let Some(Source::Media { track, layer }) = peer.sources.get(&ssrc).copied()
+                    && let Some(l) = self.track(track).and_then(|t| t.layers.get_mut(layer))
+                {
+                    l.receiver.sender_report(ntp, rtp, now);
+                }
+            }
+            Item::Report(block) => {
+                let Some((track, at)) = peer.sending.get(&block.ssrc).copied() else { return };
+                let Some(Some(track)) = self.tracks.get_mut(track.0) else { return };
+                let rate = track.spec.codecs.first().map_or(90_000, |(_, c)| c.clock_rate());
+                let Some(Some(s)) = track.subscriptions.get_mut(at) else { return };
+                if s.binding.ssrc == block.ssrc {
+                    s.lost = u64::from(block.total_lost);
+                    s.jitter = Duration::from_secs_f64(f64::from(block.jitter) / f64::from(rate));
+                    if let Some(rtt) = s.round_trip(block.last_sr, block.delay, now) {
+                        peer.note_rtt(rtt);
+                    }
+                }
+            }
+            Item::Nack { media, sequences } => self.resend(leg, media, &sequences, now, batch),
+            Item::Pli { media } | Item::Fir { media } => {
+                let Some((key, at)) = peer.sending.get(&media).copied() else { return };
+                let Some(track) = self.track(key) else { return };
+                let Some(Some(s)) = track.subscriptions.get_mut(at) else { return };
+                s.plis += 1;
+                if let Some(layer) = s.current.or(s.target) {
+                    track.want_key_frame(layer);
+                    self.send_key_frame_requests(key.0, now, batch);
+                }
+            }
+            Item::Bye { ssrc } => {
+                peer.sources.remove(&ssrc);
+            }
+        }
+    }
+
+    fn resend(&mut self, leg: LegKey, media: u32, sequences: &[u16], now: Instant, batch: &mut SendBatch) {
+        let Some(Some(peer)) = self.peers.get_mut(leg.0) else { return };
+        let Some((key, at)) = peer.sending.get(&media).copied() else { return };
+        let rtt = peer.rtt();
+        let Some(Some(track)) = self.tracks.get_mut(key.0) else { return };
+        let Some(Some(publisher)) = self.peers.get(track.spec.leg.0) else { return };
+        let extensions = publisher.extensions.clone();
+        let Some(Some(s)) = track.subscriptions.get_mut(at) else { return };
+        let codecs = &track.spec.codecs;
+        let codec_of = |pt: u8| codecs.iter().find(|(p, _)| *p == pt).map(|(_, c)| *c);
+        for out in sequences {
+            let Some(what) = s.resend(*out, rtt, now) else { continue };
+            let Some(packet) = track.layers.get(what.layer).and_then(|l| l.buffer.get(what.sequence)) else {
+                continue;
+            };
+            if s.repeat(&what, packet, &extensions, &codec_of, &mut self.scratch)
+                && let Some(Some(peer)) = self.peers.get_mut(leg.0)
+            {
+                peer.send_rtp(&self.scratch, batch);
+            }
+        }
+    }
+
+    fn send_key_frame_requests(&mut self, key: usize, now: Instant, batch: &mut SendBatch) {
+        let Some(Some(track)) = self.tracks.get_mut(key) else { return };
+        let due = track.due_key_frames(now);
+        let Some(Some(peer)) = self.peers.get_mut(track.spec.leg.0) else { return };
+        for ssrc in due {
+            self.scratch.clear();
+            rtcp::pli(&mut self.scratch, peer.feedback_ssrc, ssrc);
+            peer.send_rtcp(&self.scratch, batch);
+        }
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        if self.tracks.iter().all(Option::is_none) { None } else { Some(self.next_tick) }
+    }
+
+    /// Runs the timers. `wall_ntp` is the wall clock as NTP. Returns audio levels when they are due.
+    pub(crate) fn tick(&mut self, wall_ntp: u64, now: Instant, batch: &mut SendBatch) -> Vec<AudioLevel> {
+        if now < self.next_tick {
+            return Vec::new();
+        }
+        self.next_tick = now + TICK;
+        let slow = now >= self.next_levels;
+        if slow {
+            self.next_levels = now + LEVELS;
+        }
+        let mut levels = Vec::new();
+        for key in 0..self.tracks.len() {
+            let Some(Some(track)) = self.tracks.get_mut(key) else { continue };
+            if slow {
+                track.renew_requests();
+                if let Some((level_dbov, active_ratio)) = track.levels.take()
+                    && !track.muted
+                {
+                    levels.push(AudioLevel {
+                        session: track.spec.session,
+                        sid: track.spec.sid.clone(),
+                        level_dbov,
+                        active_ratio,
+                    });
+                }
+            }
+            self.send_key_frame_requests(key, now, batch);
+            self.ask_for_missing(key, now, batch);
+            if slow {
+                self.report_to_subscribers(key, wall_ntp, now, batch);
+            }
+        }
+        for leg in 0..self.peers.len() {
+            self.report_to_publisher(leg, now, batch);
+        }
+        levels
+    }
+
+    fn ask_for_missing(&mut self, key: usize, now: Instant, batch: &mut SendBatch) {
+        let Some(Some(track)) = self.tracks.get_mut(key) else { return };
+        if !track.spec.nack || track.muted {
+            return;
+        }
+        let Some(Some(peer)) = self.peers.get_mut(track.spec.leg.0) else { return };
+        let rtt = peer.rtt();
+        for layer in &mut track.layers {
+            let Some(ssrc) = layer.ssrc.filter(|_| layer.receiver.has_missing()) else { continue };
+            let due = layer.receiver.due_nacks(rtt, now);
+            if !due.is_empty() {
+                self.scratch.clear();
+                rtcp::nack(&mut self.scratch, peer.feedback_ssrc, ssrc, &due);
+                peer.send_rtcp(&self.scratch, batch);
+            }
+        }
+    }
+
+    fn report_to_subscribers(&mut self, key: usize, wall_ntp: u64, now: Instant, batch: &mut SendBatch) {
+        let Some(Some(track)) = self.tracks.get_mut(key) else { return };
+        let rate = track.spec.codecs.first().map_or(90_000, |(_, c)| c.clock_rate());
+        let cname = format!("{:x}", track.spec.session.0);
+        for s in track.subscriptions.iter_mut().flatten() {
+            if s.current.is_none() || s.next_report.is_some_and(|at| now < at) {
+                continue;
+            }
+            let clock = s.clock_layer().and_then(|l| track.layers.get(l)).and_then(|l| l.receiver.clock);
+            let Some((ntp, rtp)) = s.sender_clock(clock, rate, wall_ntp, now) else { continue };
+            s.next_report = Some(now + REPORTS);
+            self.scratch.clear();
+            let (packets, bytes) = (s.packets as u32, s.bytes as u32);
+            rtcp::sender_report(&mut self.scratch, s.binding.ssrc, ntp, rtp, packets, bytes);
+            rtcp::source_description(&mut self.scratch, s.binding.ssrc, &cname);
+            if let Some(Some(peer)) = self.peers.get_mut(s.binding.leg.0) {
+                peer.send_rtcp(&self.scratch, batch);
+            }
+        }
+    }
+
+    fn report_to_publisher(&mut self, leg: usize, now: Instant, batch: &mut SendBatch) {
+        let Some(Some(peer)) = self.peers.get_mut(leg) else { return };
+        if peer.next_twcc.is_some_and(|at| now >= at) {
+            peer.next_twcc = None;
+            let media = peer.sources.keys().next().copied().unwrap_or(0);
+            let sender = peer.feedback_ssrc;
+            while let Some(packet) = peer.twcc.as_mut().and_then(|r| r.feedback(sender, media)) {
+                peer.send_rtcp(&packet, batch);
+            }
+        }
+        if peer.sources.is_empty() || peer.next_report.is_some_and(|at| now < at) {
+            return;
+        }
+        peer.next_report = Some(now + REPORTS);
+        let mut blocks: Vec<ReportBlock> = Vec::new();
+        let mut videos = Vec::new();
+        for (ssrc, source) in &peer.sources {
+            let Source::Media { track, layer } = source else { continue };
+            let Some(Some(track)) = self.tracks.get_mut(track.0) else { continue };
+            if track.spec.kind == MediaKind::Video {
+                videos.push(*ssrc);
+            }
+            if let Some(l) = track.layers.get_mut(*layer) {
+                blocks.extend(l.receiver.report(*ssrc, now));
+            }
+        }
+        for part in blocks.chunks(31) {
+            self.scratch.clear();
+            rtcp::receiver_report(&mut self.scratch, peer.feedback_ssrc, part);
+            peer.send_rtcp(&self.scratch, batch);
+        }
+        if peer.twcc.is_none() && !videos.is_empty() {
+            self.scratch.clear();
+            let bitrate = REMB_BITRATE * videos.len() as u64;
+            // Compound, led by a report as RFC 3550 asks.
+            rtcp::receiver_report(&mut self.scratch, peer.feedback_ssrc, &[]);
+            rtcp::remb(&mut self.scratch, peer.feedback_ssrc, bitrate, &videos);
+            peer.send_rtcp(&self.scratch, batch);
+        }
+    }
+
+    /// Counters of a session's published tracks and of its subscriptions.
+    pub(crate) fn statistics(&self, session: SessionId) -> (Vec<TrackStatistics>, Vec<TrackStatistics>) {
+        let mut published = Vec::new();
+        let mut subscribed = Vec::new();
+        for track in self.tracks.iter().flatten() {
+            if track.spec.session == session {
+                let sum = |f: &dyn Fn(&super::track::Layer) -> u64| track.layers.iter().map(f).sum();
+                published.push(TrackStatistics {
+                    sid: track.spec.sid.clone(),
+                    kind: track.spec.kind,
+                    packets: sum(&|l| l.receiver.packets),
+                    bytes: sum(&|l| l.receiver.bytes),
+                    lost: sum(&|l| l.receiver.lost()),
+                    jitter: track.layers.iter().map(|l| l.receiver.jitter()).max().unwrap_or_default(),
+                    nacks: sum(&|l| l.receiver.nacks),
+                    plis: sum(&|l| l.plis),
+                });
+            }
+            if let Some(Some(s)) = track.position(session).and_then(|at| track.subscriptions.get(at)) {
+                subscribed.push(TrackStatistics {
+                    sid: track.spec.sid.clone(),
+                    kind: track.spec.kind,
+                    packets: s.packets,
+                    bytes: s.bytes,
+                    lost: s.lost,
+                    jitter: s.jitter,
+                    nacks: s.nacks,
+                    plis: s.plis,
+                });
+            }
+        }
+        (published, subscribed)
+    }
+}

@@ -1,0 +1,176 @@
+//! One published track: its layers as they come in, its subscriptions as they go out.
+//!
+//! Owns buffers, receivers and key-frame requests of the layers. Invariants: a key frame is asked for at
+//! most once per interval and layer; a request that came too early is not forgotten.
+
+use std::time::{Duration, Instant};
+
+use super::codec::Codec;
+use super::layers::{LayerState, choose, quality_of};
+use super::levels::LevelMeter;
+use super::receive::Receiver;
+use super::subscription::Subscription;
+use super::{LegKey, buffer::PacketBuffer};
+use crate::session::api::{MediaKind, Quality, SessionId, TrackSid};
+
+/// Key frames of the lowest layer are cheap.
+const PLI_INTERVAL_LOW: Duration = Duration::from_millis(500);
+const PLI_INTERVAL: Duration = Duration::from_millis(1000);
+
+/// A publisher's section as negotiated.
+#[derive(Debug, Clone)]
+pub(crate) struct TrackSpec {
+    pub(crate) sid: TrackSid,
+    pub(crate) session: SessionId,
+    pub(crate) leg: LegKey,
+    pub(crate) mid: String,
+    pub(crate) kind: MediaKind,
+    /// Payload type to codec.
+    pub(crate) codecs: Vec<(u8, Codec)>,
+    /// RTX payload type to the payload type it repairs.
+    pub(crate) repairs: Vec<(u8, u8)>,
+    /// RIDs in the sender's order; empty for a track of one layer.
+    pub(crate) rids: Vec<String>,
+    /// SSRCs the description announced: (media, RTX).
+    pub(crate) ssrcs: Vec<(u32, Option<u32>)>,
+    /// Packets can be asked for again.
+    pub(crate) nack: bool,
+}
+
+/// One encoding.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) rid: String,
+    pub(crate) quality: Quality,
+    pub(crate) ssrc: Option<u32>,
+    pub(crate) receiver: Receiver,
+    pub(crate) buffer: PacketBuffer,
+    pub(crate) last_packet: Option<Instant>,
+    asked: Option<Instant>,
+    wanted: bool,
+    pub(crate) plis: u64,
+}
+
+/// A track.
+#[derive(Debug)]
+pub(crate) struct Track {
+    pub(crate) spec: TrackSpec,
+    pub(crate) muted: bool,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) subscriptions: Vec<Option<Subscription>>,
+    pub(crate) levels: LevelMeter,
+}
+
+impl Track {
+    pub(crate) fn new(spec: TrackSpec) -> Self {
+        let rate = spec.codecs.first().map_or(90_000, |(_, c)| c.clock_rate());
+        let rids: Vec<&str> =
+            if spec.rids.is_empty() { vec![""] } else { spec.rids.iter().map(String::as_str).collect() };
+        let count = rids.len();
+        let layers = rids
+            .iter()
+            .enumerate()
+            .map(|(i, rid)| Layer {
+                rid: (*rid).to_owned(),
+                quality: if count == 1 { Quality::High } else { quality_of(rid, i, count) },
+                ssrc: None,
+                receiver: Receiver::new(rate),
+                buffer: PacketBuffer::default(),
+                last_packet: None,
+                asked: None,
+                wanted: false,
+                plis: 0,
+            })
+            .collect();
+        Track { spec, muted: false, layers, subscriptions: Vec::new(), levels: LevelMeter::default() }
+    }
+
+    pub(crate) fn video(&self) -> bool {
+        self.spec.kind == MediaKind::Video
+    }
+
+    pub(crate) fn codec(&self, payload_type: u8) -> Option<Codec> {
+        self.spec.codecs.iter().find(|(pt, _)| *pt == payload_type).map(|(_, c)| *c)
+    }
+
+    pub(crate) fn layer_of(&self, rid: &[u8]) -> Option<usize> {
+        self.layers.iter().position(|l| l.rid.as_bytes() == rid)
+    }
+
+    /// Chooses the layer of one subscription again; `true` if a key frame is needed for it.
+    pub(crate) fn reselect(&mut self, at: usize) -> bool {
+        let states: Vec<LayerState> = self
+            .layers
+            .iter()
+            .map(|l| LayerState { quality: l.quality, last_packet: l.last_packet })
+            .collect();
+        let Some(Some(sub)) = self.subscriptions.get_mut(at) else { return false };
+        sub.target = choose(sub.binding.wanted, &states, sub.target);
+        if sub.target.is_none() {
+            sub.restart();
+        }
+        sub.waits_for_key_frame()
+    }
+
+    /// Notes that a key frame of `layer` is wanted.
+    pub(crate) fn want_key_frame(&mut self, layer: usize) {
+        if let Some(l) = self.layers.get_mut(layer) {
+            l.wanted = true;
+        }
+    }
+
+    /// Every layer that someone waits for or watches.
+    pub(crate) fn want_key_frames(&mut self) {
+        let layers: Vec<usize> =
+            self.subscriptions.iter().flatten().filter_map(|s| s.target.or(s.current)).collect();
+        for layer in layers {
+            self.want_key_frame(layer);
+        }
+    }
+
+    /// SSRCs to send a PLI for now. A wanted layer is asked again until [`Self::key_frame_came`].
+    pub(crate) fn due_key_frames(&mut self, now: Instant) -> Vec<u32> {
+        if self.muted || !self.video() {
+            return Vec::new();
+        }
+        let single = self.layers.len() == 1;
+        let mut due = Vec::new();
+        for l in &mut self.layers {
+            let interval = if single || l.quality == Quality::Low { PLI_INTERVAL_LOW } else { PLI_INTERVAL };
+            let (true, Some(ssrc)) = (l.wanted, l.ssrc) else { continue };
+            if l.asked.is_none_or(|at| now.saturating_duration_since(at) >= interval) {
+                l.asked = Some(now);
+                l.wanted = false;
+                l.plis += 1;
+                due.push(ssrc);
+            }
+        }
+        due
+    }
+
+    /// Asks for what is still awaited; called on a timer.
+    pub(crate) fn renew_requests(&mut self) {
+        for at in 0..self.subscriptions.len() {
+            if self.reselect(at)
+                && let Some(layer) = self.subscriptions.get(at).and_then(|s| s.as_ref()?.target)
+            {
+                self.want_key_frame(layer);
+            }
+        }
+    }
+
+    pub(crate) fn position(&self, session: SessionId) -> Option<usize> {
+        self.subscriptions.iter().position(|s| s.as_ref().is_some_and(|s| s.binding.session == session))
+    }
+
+    /// Places a subscription in a free slot.
+    pub(crate) fn attach(&mut self, subscription: Subscription) -> usize {
+        let free = self.subscriptions.iter().position(Option::is_none);
+        let at = free.unwrap_or(self.subscriptions.len());
+        match self.subscriptions.get_mut(at) {
+            Some(slot) => *slot = Some(subscription),
+            None => self.subscriptions.push(Some(subscription)),
+        }
+        at
+    }
+}

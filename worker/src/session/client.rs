@@ -1,0 +1,139 @@
+//! One client: its legs, what it announced and what it subscribed to.
+//!
+//! Owns the bookkeeping of subscriptions between a command and the section that carries them.
+//! Invariants: a subscription is bound to at most one section; what waits for sections has asked for
+//! them, once, and asks again only after the client had time to offer.
+
+use std::time::{Duration, Instant};
+
+use super::api::{ExpectedTrack, Leg, MediaKind, Quality, SessionId, Topology, TrackSid};
+use super::peer::PeerLeg;
+
+/// A client that was asked to offer and didn't is asked again after this.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A wish to receive.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) sid: TrackSid,
+    /// `PA_x|TR_y`
+    pub(crate) stream: String,
+    pub(crate) wanted: Option<Quality>,
+    /// In a description that the client has.
+    pub(crate) bound: bool,
+}
+
+/// A session.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) id: SessionId,
+    pub(crate) topology: Topology,
+    pub(crate) codecs: Vec<String>,
+    pub(crate) opened: Instant,
+    pub(crate) expected: Vec<ExpectedTrack>,
+    pub(crate) publisher: PeerLeg,
+    pub(crate) subscriber: Option<PeerLeg>,
+    pub(crate) wishes: Vec<Wish>,
+    /// Sections changed that the client doesn't know of.
+    pub(crate) dirty: bool,
+    /// Asked for sections: how many of each kind, and when.
+    asked: Option<(u32, u32, Instant)>,
+    /// The first offer was answered.
+    pub(crate) negotiated: bool,
+}
+
+/// What to ask the client for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) audios: u32,
+    pub(crate) videos: u32,
+}
+
+impl Client {
+    pub(crate) fn new(
+        id: SessionId,
+        topology: Topology,
+        codecs: Vec<String>,
+        publisher: PeerLeg,
+        subscriber: Option<PeerLeg>,
+        now: Instant,
+    ) -> Self {
+        Client {
+            id,
+            topology,
+            codecs,
+            opened: now,
+            expected: Vec::new(),
+            publisher,
+            subscriber,
+            wishes: Vec::new(),
+            dirty: false,
+            asked: None,
+            negotiated: false,
+        }
+    }
+
+    pub(crate) fn leg(&mut self, leg: Leg) -> Option<&mut PeerLeg> {
+        match leg {
+            Leg::Publisher => Some(&mut self.publisher),
+            Leg::Subscriber => self.subscriber.as_mut(),
+        }
+    }
+
+    /// The leg that carries what the client receives.
+    pub(crate) fn receiving(&mut self) -> &mut PeerLeg {
+        match &mut self.subscriber {
+            Some(leg) => leg,
+            None => &mut self.publisher,
+        }
+    }
+
+    pub(crate) fn receiving_ref(&self) -> &PeerLeg {
+        self.subscriber.as_ref().unwrap_or(&self.publisher)
+    }
+
+    pub(crate) fn legs(&mut self) -> impl Iterator<Item = (Leg, &mut PeerLeg)> {
+        let subscriber = self.subscriber.as_mut().map(|l| (Leg::Subscriber, l));
+        [(Leg::Publisher, &mut self.publisher)].into_iter().chain(subscriber)
+    }
+
+    pub(crate) fn wish(&mut self, sid: &TrackSid) -> Option<&mut Wish> {
+        self.wishes.iter_mut().find(|w| w.sid == *sid)
+    }
+
+    /// The client offered: what it was asked for is settled.
+    pub(crate) fn offered(&mut self) {
+        self.asked = None;
+    }
+
+    /// What a single-connection client must be asked for now. `kind_of` is `None` for tracks that aren't
+    /// live yet.
+    pub(crate) fn need(&mut self, kind_of: &dyn Fn(&TrackSid) -> Option<MediaKind>, now: Instant) -> Option<Need> {
+        if self.topology != Topology::Single || !self.negotiated {
+            return None;
+        }
+        let waiting = |kind: MediaKind| {
+            let table = &self.publisher.table;
+            let open = self
+                .wishes
+                .iter()
+                .filter(|w| table.bound(&w.sid).is_none() && kind_of(&w.sid) == Some(kind))
+                .count();
+            (open, open.saturating_sub(table.idle(kind)) as u32)
+        };
+        let (open_audio, audios) = waiting(MediaKind::Audio);
+        let (open_video, videos) = waiting(MediaKind::Video);
+        if !self.dirty && open_audio + open_video == 0 {
+            return None;
+        }
+        let already = self.asked.filter(|(_, _, at)| now.saturating_duration_since(*at) < PATIENCE);
+        let (had_audio, had_video) = already.map_or((0, 0), |(a, v, _)| (a, v));
+        let need = Need { audios: audios.saturating_sub(had_audio), videos: videos.saturating_sub(had_video) };
+        if already.is_some() && need == (Need { audios: 0, videos: 0 }) {
+            return None;
+        }
+        self.asked = Some((had_audio + need.audios, had_video + need.videos, now));
+        self.dirty = false;
+        Some(need)
+    }
+}

@@ -1,0 +1,247 @@
+//! Which payload types of two descriptions mean the same.
+//!
+//! Owns the choice of codecs from a section and the translation between publisher and subscriber.
+//! Invariant: H264 payload types are matched by packetization mode and profile (RFC 6184 section 8.2.2),
+//! never by name alone, since a decoder set up for another one shows nothing.
+
+use super::sdp::{MediaType, Section};
+use crate::forward::PayloadMap;
+use crate::forward::codec::Codec;
+
+/// A payload type as negotiated on one leg.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Negotiated {
+    pub(crate) payload_type: u8,
+    pub(crate) codec: Codec,
+    /// After the name: `90000`, `48000/2`.
+    pub(crate) clock: String,
+    pub(crate) parameters: String,
+    /// Its RTX payload type.
+    pub(crate) repair: Option<u8>,
+    /// Feedback agreed on.
+    pub(crate) feedback: Vec<String>,
+}
+
+/// Feedback we understand as a receiver of media, and as its sender.
+const RECEIVE_FEEDBACK: [&str; 5] = ["nack", "nack pli", "ccm fir", "transport-cc", "goog-remb"];
+const SEND_FEEDBACK: [&str; 3] = ["nack", "nack pli", "ccm fir"];
+
+/// The codecs of an offered or answered section that we forward, in its order. `allowed` limits them by
+/// lower-case name where it isn't empty; `receive` is our direction.
+pub(crate) fn select(section: &Section, allowed: &[String], receive: bool) -> Vec<Negotiated> {
+    let repairs: Vec<(u8, u8)> = section
+        .maps
+        .iter()
+        .filter(|m| m.name.eq_ignore_ascii_case("rtx"))
+        .filter_map(|m| {
+            let apt = value_of(section.parameters_of(m.payload_type), "apt")?;
+            Some((apt.parse().ok()?, m.payload_type))
+        })
+        .collect();
+    let feedback: &[&str] = if receive { &RECEIVE_FEEDBACK } else { &SEND_FEEDBACK };
+    let in_order = section.formats.iter().filter_map(|f| f.parse::<u8>().ok());
+    in_order
+        .filter_map(|pt| {
+            let map = section.maps.iter().find(|m| m.payload_type == pt)?;
+            let codec = Codec::from_name(&map.name)?;
+            let audio = codec == Codec::Opus;
+            if audio != (section.kind == MediaType::Audio) {
+                return None;
+            }
+            let name = codec.name().to_ascii_lowercase();
+            if !allowed.is_empty() && !allowed.iter().any(|a| *a == name) {
+                return None;
+            }
+            Some(Negotiated {
+                payload_type: pt,
+                codec,
+                clock: map.clock.clone(),
+                parameters: section.parameters_of(pt).to_owned(),
+                repair: repairs.iter().find(|(apt, _)| *apt == pt).map(|(_, rtx)| *rtx),
+                feedback: feedback
+                    .iter()
+                    .filter(|f| section.has_feedback(pt, f))
+                    .map(|f| (*f).to_owned())
+                    .collect(),
+            })
+        })
+        .collect()
+}
+
+fn value_of<'a>(parameters: &'a str, name: &str) -> Option<&'a str> {
+    parameters.split(';').find_map(|p| {
+        let (n, v) = p.trim().split_once('=')?;
+        n.eq_ignore_ascii_case(name).then_some(v.trim())
+    })
+}
+
+/// What must agree for a stream of one payload type to be decodable as another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Variant {
+    Plain,
+    H264 { packetization: u8, profile: H264Profile },
+    /// VP9 and AV1 profile number.
+    Profile(u8),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum H264Profile {
+    ConstrainedBaseline,
+    Baseline,
+    Main,
+    High,
+    ConstrainedHigh,
+    Other(u8),
+}
+
+/// RFC 6184 table 5, as far as browsers use it.
+fn h264_profile(level_id: &str) -> H264Profile {
+    let id = u32::from_str_radix(level_id, 16).unwrap_or(0x42_001F);
+    let (profile, constraints) = ((id >> 16) as u8, (id >> 8) as u8);
+    match profile {
+        0x42 if constraints & 0x40 != 0 => H264Profile::ConstrainedBaseline,
+        0x4D | 0x58 if constraints & 0x80 != 0 => H264Profile::ConstrainedBaseline,
+        0x42 => H264Profile::Baseline,
+        0x4D => H264Profile::Main,
+        0x64 if constraints & 0x0C == 0x0C => H264Profile::ConstrainedHigh,
+        0x64 => H264Profile::High,
+        other => H264Profile::Other(other),
+    }
+}
+
+fn variant(n: &Negotiated) -> Variant {
+    let number = |name: &str| value_of(&n.parameters, name).and_then(|v| v.parse().ok()).unwrap_or(0);
+    match n.codec {
+        Codec::Opus | Codec::Vp8 => Variant::Plain,
+        Codec::H264 => Variant::H264 {
+            packetization: number("packetization-mode"),
+            profile: h264_profile(value_of(&n.parameters, "profile-level-id").unwrap_or("42001f")),
+        },
+        Codec::Vp9 => Variant::Profile(number("profile-id")),
+        Codec::Av1 => Variant::Profile(number("profile")),
+    }
+}
+
+/// Every decoder of `to` decodes a stream of `from`.
+fn decodes(from: &Variant, to: &Variant) -> bool {
+    match (from, to) {
+        (
+            Variant::H264 { packetization: a, profile: H264Profile::ConstrainedBaseline },
+            Variant::H264 { packetization: b, profile },
+        ) => a == b && !matches!(profile, H264Profile::Other(_)),
+        (
+            Variant::H264 { packetization: a, profile: H264Profile::ConstrainedHigh },
+            Variant::H264 { packetization: b, profile: H264Profile::High },
+        ) => a == b,
+        _ => false,
+    }
+}
+
+/// The translation from the publisher's payload types to the subscriber's.
+pub(crate) fn translate(publisher: &[Negotiated], subscriber: &[Negotiated]) -> PayloadMap {
+    let mut map = PayloadMap::default();
+    for p in publisher {
+        let from = variant(p);
+        let same = subscriber.iter().find(|s| s.codec == p.codec && variant(s) == from);
+        let wider = || subscriber.iter().find(|s| s.codec == p.codec && decodes(&from, &variant(s)));
+        if let Some(s) = same.or_else(wider) {
+            map.entries.push((p.payload_type, s.payload_type, s.repair));
+        }
+    }
+    map
+}
+
+/// What we offer on a subscriber leg, where the numbers are ours. One set for all sections of a kind, so
+/// that a number means one thing within the bundle (RFC 8843 section 10.1.2).
+pub(crate) fn offered(audio: bool) -> Vec<Negotiated> {
+    let entry = |payload_type, codec: Codec, clock: &str, parameters: &str, repair| Negotiated {
+        payload_type,
+        codec,
+        clock: clock.to_owned(),
+        parameters: parameters.to_owned(),
+        repair,
+        feedback: if audio {
+            vec!["nack".to_owned()]
+        } else {
+            SEND_FEEDBACK.iter().map(|f| (*f).to_owned()).collect()
+        },
+    };
+    if audio {
+        return vec![entry(111, Codec::Opus, "48000/2", "minptime=10;useinbandfec=1", None)];
+    }
+    let h264 = |pt, repair, mode, profile: &str| {
+        let parameters =
+            format!("level-asymmetry-allowed=1;packetization-mode={mode};profile-level-id={profile}");
+        entry(pt, Codec::H264, "90000", &parameters, Some(repair))
+    };
+    vec![
+        entry(96, Codec::Vp8, "90000", "", Some(97)),
+        h264(102, 103, 1, "42e01f"),
+        h264(104, 105, 0, "42e01f"),
+        h264(106, 107, 1, "42001f"),
+        h264(108, 109, 0, "42001f"),
+        h264(112, 113, 1, "4d001f"),
+        h264(114, 115, 1, "64001f"),
+        entry(98, Codec::Vp9, "90000", "profile-id=0", Some(99)),
+        entry(45, Codec::Av1, "90000", "level-idx=5;profile=0;tier=0", Some(46)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sdp::parse;
+    use super::*;
+
+    fn section(lines: &str) -> Section {
+        parse(&format!("v=0\r\n{}", lines.replace('\n', "\r\n"))).unwrap().sections.remove(0)
+    }
+
+    fn video() -> Section {
+        section(concat!(
+            "m=video 9 UDP/TLS/RTP/SAVPF 96 97 102 103 108 109 98 35\n",
+            "a=rtpmap:96 VP8/90000\na=rtcp-fb:96 nack pli\na=rtcp-fb:96 transport-cc\n",
+            "a=rtpmap:97 rtx/90000\na=fmtp:97 apt=96\n",
+            "a=rtpmap:102 H264/90000\na=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f\n",
+            "a=rtpmap:103 rtx/90000\na=fmtp:103 apt=102\n",
+            "a=rtpmap:108 H264/90000\na=fmtp:108 packetization-mode=0;profile-level-id=42e01f\n",
+            "a=rtpmap:109 rtx/90000\na=fmtp:109 apt=108\n",
+            "a=rtpmap:98 VP9/90000\na=fmtp:98 profile-id=0\na=rtpmap:35 AV1X/90000\n",
+        ))
+    }
+
+    #[test]
+    fn codecs_are_selected_in_order_and_limited() {
+        let all = select(&video(), &[], true);
+        assert_eq!(all.iter().map(|n| n.payload_type).collect::<Vec<_>>(), vec![96, 102, 108, 98]);
+        assert_eq!(all[0].repair, Some(97));
+        assert_eq!(all[0].feedback, vec!["nack pli", "transport-cc"]);
+        let vp8 = select(&video(), &["vp8".to_owned()], false);
+        assert_eq!(vp8.len(), 1);
+        assert_eq!(vp8[0].feedback, vec!["nack pli"]);
+    }
+
+    #[test]
+    fn h264_is_matched_by_mode_and_profile() {
+        let publisher = select(&video(), &[], true);
+        let ours = offered(false);
+        let m = translate(&publisher, &ours);
+        assert_eq!(m.get(96), Some((96, Some(97))));
+        assert_eq!(m.get(102), Some((106, Some(107))));
+        assert_eq!(m.get(108), Some((104, Some(105))));
+        let mut high = publisher[1].clone();
+        high.parameters = "packetization-mode=1;profile-level-id=640032".to_owned();
+        assert_eq!(translate(&[high.clone()], &ours).get(102), Some((114, Some(115))));
+        high.parameters = "packetization-mode=1;profile-level-id=42e01f".to_owned();
+        let only_high = vec![ours[6].clone()];
+        assert_eq!(translate(&[high], &only_high).get(102), Some((114, Some(115))), "a wider decoder will do");
+    }
+
+    #[test]
+    fn our_numbers_are_distinct() {
+        let mut seen = std::collections::HashSet::new();
+        for n in offered(false).into_iter().chain(offered(true)) {
+            assert!(seen.insert(n.payload_type));
+            assert!(n.repair.is_none_or(|r| seen.insert(r)));
+        }
+    }
+}

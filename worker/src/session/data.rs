@@ -1,0 +1,286 @@
+//! Data channels of one leg: SCTP on DTLS (RFC 8831, RFC 8832).
+//!
+//! Owns the association and the channels `_reliable` and `_lossy`, whoever opened them. Invariants: a
+//! message is at most [`MAX_MESSAGE`] bytes; at most [`MAX_CHANNELS`] channels; a lossy message is dropped
+//! rather than queued behind many others, a reliable one is refused when the queue is full.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use rtc::datachannel::message::Message;
+use rtc::datachannel::message::message_channel_ack::DataChannelAck;
+use rtc::datachannel::message::message_channel_open::{ChannelType, DataChannelOpen};
+use rtc::sctp::{
+    Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
+    PayloadProtocolIdentifier, ReliabilityType, ServerConfig, StreamEvent, StreamId, TransportConfig,
+};
+use rtc::shared::TransportProtocol;
+use rtc::shared::marshal::{Marshal, Unmarshal};
+
+use super::api::Reliability;
+use super::dtls::PEER;
+
+/// What we accept, and what `a=max-message-size` says.
+pub(crate) const MAX_MESSAGE: usize = 65_536;
+/// What we send: a message of the largest size with the sender's name put into it.
+const MAX_SENT: usize = MAX_MESSAGE + 4_096;
+/// Streams of a client.
+const MAX_CHANNELS: usize = 16;
+/// Queued for one client before it counts as too slow.
+const MAX_RELIABLE_QUEUE: usize = 4 * 1024 * 1024;
+/// Queued before lossy messages are dropped.
+const MAX_LOSSY_QUEUE: usize = 128 * 1024;
+
+/// What a read brought.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Message(Reliability, Bytes),
+    /// The association is gone.
+    Lost,
+}
+
+/// Whether a message was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Queued,
+    /// No such channel (yet).
+    NoChannel,
+    /// A lossy one that would have waited too long, or too large.
+    Dropped,
+    /// The queue of a reliable channel is full.
+    TooSlow,
+}
+
+#[derive(Debug)]
+struct Channel {
+    reliability: Option<Reliability>,
+    open: bool,
+}
+
+/// The association of a leg.
+pub(crate) struct Data {
+    endpoint: Endpoint,
+    association: Option<(AssociationHandle, Association)>,
+    connected: bool,
+    channels: BTreeMap<StreamId, Channel>,
+    /// Channels of ours to open, with their stream.
+    to_open: Vec<(StreamId, Reliability)>,
+    readable: BTreeSet<StreamId>,
+}
+
+impl std::fmt::Debug for Data {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Data").field("connected", &self.connected).field("channels", &self.channels).finish()
+    }
+}
+
+fn label_of(reliability: Reliability) -> &'static str {
+    match reliability {
+        Reliability::Reliable => "_reliable",
+        Reliability::Lossy => "_lossy",
+    }
+}
+
+fn reliability_of(label: &[u8]) -> Option<Reliability> {
+    [Reliability::Reliable, Reliability::Lossy].into_iter().find(|r| label_of(*r).as_bytes() == label)
+}
+
+impl Data {
+    /// `client`: we are the DTLS client, so the association is ours to begin. `open_ours`: open both
+    /// channels ourselves (the subscriber leg of the dual topology).
+    pub(crate) fn new(client: bool, open_ours: bool, now: Instant) -> Data {
+        let transport = TransportConfig::default().with_max_message_size(MAX_SENT as u32);
+        let config = Arc::new(EndpointConfig::default());
+        let server = (!client).then(|| Arc::new(ServerConfig::new(transport.clone())));
+        let mut endpoint = Endpoint::new(PEER, TransportProtocol::UDP, config, server);
+        let association = client
+            .then(|| endpoint.connect(now, ClientConfig::new(transport), PEER).ok())
+            .flatten();
+        // The DTLS client uses even stream ids, the server odd ones (RFC 8832 section 6).
+        let first = u16::from(!client);
+        let to_open = if open_ours {
+            vec![(first, Reliability::Reliable), (first + 2, Reliability::Lossy)]
+        } else {
+            Vec::new()
+        };
+        Data {
+            endpoint,
+            association,
+            connected: false,
+            channels: BTreeMap::new(),
+            to_open,
+            readable: BTreeSet::new(),
+        }
+    }
+
+    /// Takes one decrypted packet.
+    pub(crate) fn read(&mut self, packet: BytesMut, now: Instant) -> Vec<Received> {
+        if let Some((handle, event)) = self.endpoint.handle(now, PEER, None, packet.freeze()) {
+            match (event, &mut self.association) {
+                (DatagramEvent::NewAssociation(a), None) => self.association = Some((handle, a)),
+                (DatagramEvent::AssociationEvent(e), Some((own, a))) if *own == handle => a.handle_event(e),
+                _ => {}
+            }
+        }
+        self.poll(now)
+    }
+
+    fn poll(&mut self, now: Instant) -> Vec<Received> {
+        let mut received = Vec::new();
+        let mut drained = None;
+        if let Some((handle, a)) = &mut self.association {
+            while let Some(event) = a.poll() {
+                match event {
+                    Event::Connected => self.connected = true,
+                    Event::HandshakeFailed { .. } => received.push(Received::Lost),
+                    Event::AssociationLost { .. } if a.is_closed() => received.push(Received::Lost),
+                    Event::AssociationLost { id, .. } => {
+                        self.channels.remove(&id);
+                    }
+                    Event::Stream(StreamEvent::Readable { id }) => {
+                        self.readable.insert(id);
+                    }
+                    _ => {}
+                }
+            }
+            while let Some(event) = a.poll_endpoint_event() {
+                drained = Some((*handle, event));
+            }
+        }
+        if let Some((handle, event)) = drained {
+            self.endpoint.handle_event(handle, event);
+            self.association = None;
+            received.push(Received::Lost);
+        }
+        if self.connected {
+            self.open_ours(now);
+            for id in std::mem::take(&mut self.readable) {
+                self.drain(id, now, &mut received);
+            }
+        }
+        received
+    }
+
+    fn open_ours(&mut self, now: Instant) {
+        for (id, reliability) in std::mem::take(&mut self.to_open) {
+            let Some((_, a)) = &mut self.association else { return };
+            let Ok(mut stream) = a.open_stream(id, PayloadProtocolIdentifier::Binary) else { continue };
+            let (channel_type, kind) = match reliability {
+                Reliability::Reliable => (ChannelType::Reliable, ReliabilityType::Reliable),
+                Reliability::Lossy => (ChannelType::PartialReliableRexmitUnordered, ReliabilityType::Rexmit),
+            };
+            let open = Message::DataChannelOpen(DataChannelOpen {
+                channel_type,
+                priority: 256,
+                reliability_parameter: 0,
+                label: label_of(reliability).as_bytes().to_vec(),
+                protocol: Vec::new(),
+            });
+            // The OPEN itself goes ordered and reliably (RFC 8832 section 6).
+            if let Ok(raw) = open.marshal() {
+                let _ = stream.write_with_ppi(now, &raw, PayloadProtocolIdentifier::Dcep);
+            }
+            let unordered = reliability == Reliability::Lossy;
+            let _ = stream.set_reliability_params(unordered, kind, 0);
+            self.channels.insert(id, Channel { reliability: Some(reliability), open: false });
+        }
+    }
+
+    fn drain(&mut self, id: StreamId, now: Instant, received: &mut Vec<Received>) {
+        while let Some((_, a)) = &mut self.association {
+            let Ok(mut stream) = a.stream(id) else { return };
+            let Ok(Some(chunks)) = stream.read_sctp() else { return };
+            let Ok(payload) = chunks.to_payload(MAX_MESSAGE) else { continue };
+            if chunks.ppi == PayloadProtocolIdentifier::Dcep {
+                match Message::unmarshal(&mut &payload[..]) {
+                    Ok(Message::DataChannelOpen(open)) => self.accept(id, &open, now),
+                    Ok(Message::DataChannelAck(_)) => {
+                        if let Some(c) = self.channels.get_mut(&id) {
+                            c.open = true;
+                        }
+                    }
+                    _ => {}
+                }
+                continue;
+            }
+            let payload = match chunks.ppi {
+                PayloadProtocolIdentifier::StringEmpty | PayloadProtocolIdentifier::BinaryEmpty => Bytes::new(),
+                _ => payload.freeze(),
+            };
+            if let Some(reliability) = self.channels.get(&id).and_then(|c| c.reliability) {
+                received.push(Received::Message(reliability, payload));
+            }
+        }
+    }
+
+    fn accept(&mut self, id: StreamId, open: &DataChannelOpen, now: Instant) {
+        if self.channels.len() >= MAX_CHANNELS && !self.channels.contains_key(&id) {
+            return;
+        }
+        let Some((_, a)) = &mut self.association else { return };
+        let Ok(mut stream) = a.stream(id) else { return };
+        if let Ok(ack) = Message::DataChannelAck(DataChannelAck {}).marshal() {
+            let _ = stream.write_with_ppi(now, &ack, PayloadProtocolIdentifier::Dcep);
+        }
+        let (unordered, kind) =
+            rtc::datachannel::data_channel::DataChannel::get_reliability_params(open.channel_type);
+        let _ = stream.set_reliability_params(unordered, kind, open.reliability_parameter);
+        self.channels.insert(id, Channel { reliability: reliability_of(&open.label), open: true });
+    }
+
+    /// Queues a message.
+    pub(crate) fn send(&mut self, reliability: Reliability, payload: &Bytes, now: Instant) -> Sent {
+        if payload.len() > MAX_SENT {
+            return Sent::Dropped;
+        }
+        // The latest channel of that label: a client that reopened one listens there.
+        let found = self.channels.iter().filter(|(_, c)| c.open && c.reliability == Some(reliability));
+        let Some(id) = found.map(|(id, _)| *id).last() else { return Sent::NoChannel };
+        let Some((_, a)) = &mut self.association else { return Sent::NoChannel };
+        let Ok(mut stream) = a.stream(id) else { return Sent::NoChannel };
+        let queued = stream.buffered_amount().unwrap_or(0);
+        match reliability {
+            Reliability::Lossy if queued + payload.len() > MAX_LOSSY_QUEUE => return Sent::Dropped,
+            Reliability::Reliable if queued + payload.len() > MAX_RELIABLE_QUEUE => return Sent::TooSlow,
+            _ => {}
+        }
+        let result = if payload.is_empty() {
+            stream.write_chunk_with_ppi(now, &Bytes::from_static(&[0]), PayloadProtocolIdentifier::BinaryEmpty)
+        } else {
+            stream.write_chunk_with_ppi(now, payload, PayloadProtocolIdentifier::Binary)
+        };
+        if result.is_ok() { Sent::Queued } else { Sent::Dropped }
+    }
+
+    /// The next packets for DTLS.
+    pub(crate) fn transmit(&mut self, now: Instant) -> Option<Vec<Bytes>> {
+        let (_, a) = self.association.as_mut()?;
+        match a.poll_transmit(now)?.message {
+            Payload::RawEncode(packets) => Some(packets),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.association.as_ref()?.1.poll_timeout()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<Received> {
+        if let Some((_, a)) = &mut self.association {
+            a.handle_timeout(now);
+        }
+        self.poll(now)
+    }
+
+    /// The association's round trip, once measured.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.association.as_ref().filter(|_| self.connected).map(|(_, a)| a.rtt()).filter(|d| !d.is_zero())
+    }
+
+    /// Whether a channel of this reliability can be sent on.
+    pub(crate) fn ready(&self, reliability: Reliability) -> bool {
+        self.channels.values().any(|c| c.open && c.reliability == Some(reliability))
+    }
+}

@@ -1,0 +1,443 @@
+//! The media engine without its sockets: commands and datagrams in, events and datagrams out.
+//!
+//! Owns all sessions and the table that finds a datagram's leg. Invariants: no clock is read here; a
+//! datagram from an address that passed no STUN check reaches nothing but the STUN parser; an offer gets
+//! exactly one `Answer` or `Refused`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::api::{
+    Command, Event, ExpectedTrack, Leg, MediaKind, Quality, Reliability, SdpError, SessionId,
+    SessionStatistics, Topology, TrackSid,
+};
+use super::client::{Client, Wish};
+use super::codecs::Negotiated;
+use super::data::Sent;
+use super::dtls::Identity;
+use super::ice;
+use super::leg::{LegEvent, LegTransport};
+use super::peer::{Local, PeerLeg};
+use crate::forward::drops::{Drop, DropCounters};
+use crate::forward::srtp::Srtp;
+use crate::forward::{Forwarder, LegKey};
+use crate::net::{Route, SendBatch};
+
+/// Resolution of transport timers.
+const LEG_TICK: Duration = Duration::from_millis(50);
+
+/// A track that is bound to a section of its publisher.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveTrack {
+    pub(crate) session: SessionId,
+    pub(crate) kind: MediaKind,
+    pub(crate) codecs: Vec<Negotiated>,
+}
+
+/// Where a datagram belongs.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    session: SessionId,
+    leg: Leg,
+    key: LegKey,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(super) identity: Identity,
+    pub(super) forwarder: Forwarder,
+    pub(super) clients: HashMap<SessionId, Client>,
+    by_ufrag: HashMap<String, (SessionId, Leg)>,
+    by_route: HashMap<Route, Owner>,
+    pub(super) live: HashMap<TrackSid, LiveTrack>,
+    pub(super) udp: Vec<SocketAddr>,
+    pub(super) tcp: Vec<SocketAddr>,
+    max_sessions: usize,
+    drops: Arc<DropCounters>,
+    next_legs: Instant,
+    pub(super) events: Vec<Event>,
+    pub(super) unsettled: Vec<SessionId>,
+    pub(crate) batch: SendBatch,
+}
+
+impl Engine {
+    pub(crate) fn new(identity: Identity, max_sessions: usize, drops: Arc<DropCounters>, now: Instant) -> Engine {
+        Engine {
+            identity,
+            forwarder: Forwarder::new(Arc::clone(&drops), now),
+            clients: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            by_route: HashMap::new(),
+            live: HashMap::new(),
+            udp: Vec::new(),
+            tcp: Vec::new(),
+            max_sessions,
+            drops,
+            next_legs: now,
+            events: Vec::new(),
+            unsettled: Vec::new(),
+            batch: SendBatch::default(),
+        }
+    }
+
+    /// Candidates for descriptions from now on.
+    pub(crate) fn set_candidates(&mut self, udp: Vec<SocketAddr>, tcp: Vec<SocketAddr>) {
+        self.udp = udp;
+        self.tcp = tcp;
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    pub(super) fn random_u32(&self) -> u32 {
+        let mut bytes = [0; 4];
+        // A provider without randomness couldn't have made the certificate.
+        let _ = self.identity.provider.random().fill(&mut bytes);
+        u32::from_be_bytes(bytes)
+    }
+
+    pub(super) fn random_u64(&self) -> u64 {
+        u64::from(self.random_u32()) << 32 | u64::from(self.random_u32())
+    }
+
+    /// Carries out a command.
+    pub(crate) fn command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Open { session, topology, codecs } => self.open(session, topology, codecs, now),
+            Command::Close { session } => self.close(session, now),
+            Command::Offer { session, leg, id, sdp } => {
+                if let Err(error) = self.offer(session, leg, id, &sdp, now) {
+                    self.events.push(Event::Refused { session, leg, id, error });
+                }
+            }
+            Command::Answer { session, id, sdp } => {
+                if let Err(error) = self.answer(session, id, &sdp, now) {
+                    self.events.push(Event::Refused { session, leg: Leg::Subscriber, id, error });
+                }
+            }
+            Command::ExpectTrack { session, track } => self.expect(session, track),
+            Command::RemoveTrack { session, sid } => self.remove_track(session, &sid),
+            Command::Mute { sid, muted } => self.forwarder.mute(&sid, muted),
+            Command::Subscribe { session, sid, publisher_sid } => self.subscribe(session, sid, &publisher_sid),
+            Command::Unsubscribe { session, sid } => self.unsubscribe(session, &sid),
+            Command::SetLayer { session, sid, quality } => self.set_layer(session, &sid, quality),
+            Command::KeyFrame { sid } => self.forwarder.key_frame(&sid),
+            Command::SendData { sessions, reliability, payload } => {
+                for session in sessions {
+                    self.send_data(session, reliability, &payload, now);
+                }
+            }
+            Command::Statistics => self.statistics(),
+        }
+    }
+
+    fn new_leg(&mut self, session: SessionId, open_channels: bool, now: Instant) -> Option<PeerLeg> {
+        let transport = LegTransport::new(self.identity.clone(), open_channels, now)?;
+        let feedback = self.random_u32();
+        let key = self.forwarder.add_peer(session, feedback);
+        Some(PeerLeg::new(key, transport, self.random_u64()))
+    }
+
+    fn open(&mut self, session: SessionId, topology: Topology, codecs: Vec<String>, now: Instant) {
+        if self.clients.len() >= self.max_sessions || self.clients.contains_key(&session) {
+            return;
+        }
+        let Some(publisher) = self.new_leg(session, false, now) else { return };
+        let subscriber = match topology {
+            Topology::Single => None,
+            Topology::Dual => {
+                let Some(mut leg) = self.new_leg(session, true, now) else { return };
+                leg.add_section(None);
+                Some(leg)
+            }
+        };
+        let codecs = codecs.into_iter().map(|c| c.to_ascii_lowercase()).collect();
+        let mut client = Client::new(session, topology, codecs, publisher, subscriber, now);
+        client.dirty = topology == Topology::Dual;
+        self.clients.insert(session, client);
+        self.register(session);
+        self.unsettled.push(session);
+    }
+
+    /// Makes the legs of a session findable by their current user names.
+    pub(super) fn register(&mut self, session: SessionId) {
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        for (leg, peer) in client.legs() {
+            for ufrag in peer.transport.ufrags() {
+                if !self.by_ufrag.contains_key(ufrag) {
+                    self.by_ufrag.insert(ufrag.to_owned(), (session, leg));
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, session: SessionId, now: Instant) {
+        let Some(mut client) = self.clients.remove(&session) else { return };
+        let published: Vec<TrackSid> =
+            self.live.iter().filter(|(_, t)| t.session == session).map(|(sid, _)| sid.clone()).collect();
+        for sid in published {
+            self.end_track(&sid);
+        }
+        for (_, peer) in client.legs() {
+            peer.transport.close(now);
+            self.batch.packets.extend(peer.transport.take_output());
+            self.forwarder.remove_peer(peer.key);
+        }
+        self.by_ufrag.retain(|_, (s, _)| *s != session);
+        self.by_route.retain(|_, o| o.session != session);
+    }
+
+    fn expect(&mut self, session: SessionId, track: ExpectedTrack) {
+        if let Some(client) = self.clients.get_mut(&session) {
+            client.expected.retain(|t| t.cid != track.cid);
+            client.expected.push(track);
+        }
+    }
+
+    fn remove_track(&mut self, session: SessionId, sid: &TrackSid) {
+        if let Some(client) = self.clients.get_mut(&session) {
+            client.expected.retain(|t| t.sid != *sid);
+            client.publisher.table.unpublish(sid);
+        }
+        if self.live.get(sid).is_some_and(|t| t.session == session) {
+            self.end_track(sid);
+        }
+    }
+
+    /// A track is gone: whoever receives it loses its section.
+    pub(super) fn end_track(&mut self, sid: &TrackSid) {
+        self.live.remove(sid);
+        self.forwarder.unpublish(sid);
+        for (id, client) in &mut self.clients {
+            if client.receiving().table.unbind(sid) {
+                client.dirty = true;
+                self.unsettled.push(*id);
+            }
+            if let Some(wish) = client.wish(sid) {
+                wish.bound = false;
+            }
+        }
+    }
+
+    fn subscribe(&mut self, session: SessionId, sid: TrackSid, publisher: &str) {
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        let stream = format!("{publisher}|{sid}");
+        match client.wish(&sid) {
+            Some(wish) => wish.stream = stream,
+            None => {
+                client.wishes.push(Wish { sid, stream, wanted: Some(Quality::High), bound: false });
+            }
+        }
+        self.unsettled.push(session);
+    }
+
+    fn unsubscribe(&mut self, session: SessionId, sid: &TrackSid) {
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        client.wishes.retain(|w| w.sid != *sid);
+        if client.receiving().table.unbind(sid) {
+            client.dirty = true;
+        }
+        self.forwarder.unbind(sid, session);
+        self.unsettled.push(session);
+    }
+
+    fn set_layer(&mut self, session: SessionId, sid: &TrackSid, quality: Option<Quality>) {
+        if let Some(wish) = self.clients.get_mut(&session).and_then(|c| c.wish(sid)) {
+            wish.wanted = quality;
+            self.forwarder.set_layer(sid, session, quality);
+        }
+    }
+
+    fn send_data(&mut self, session: SessionId, reliability: Reliability, payload: &Bytes, now: Instant) {
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        let dual = client.topology == Topology::Dual;
+        let peer = client.receiving();
+        if peer.transport.send(reliability, payload, now) == Sent::TooSlow {
+            let mut events = Vec::new();
+            peer.transport.too_slow(&mut events);
+            let leg = if dual { Leg::Subscriber } else { Leg::Publisher };
+            self.leg_events(session, leg, events, now);
+        }
+        self.collect(session);
+    }
+
+    fn statistics(&mut self) {
+        let mut sessions = Vec::new();
+        for client in self.clients.values_mut() {
+            let (published, subscribed) = self.forwarder.statistics(client.id);
+            let by_data = client.receiving_ref().transport.rtt();
+            let (main, publisher) = (client.receiving_ref().key, client.publisher.key);
+            let remote = client.receiving_ref().transport.remote();
+            let by_rtcp = [main, publisher].iter().find_map(|key| self.forwarder.peer(*key)?.rtt);
+            sessions.push(SessionStatistics {
+                session: Some(client.id),
+                rtt: by_rtcp.or(by_data),
+                remote: remote.or_else(|| client.publisher.transport.remote()),
+                published,
+                subscribed,
+            });
+        }
+        self.events.push(Event::Statistics { sessions });
+    }
+
+    /// Takes one datagram.
+    pub(crate) fn datagram(&mut self, from: Route, datagram: &[u8], now: Instant) {
+        // RFC 7983, with RTCP told apart as RFC 5761 section 4 does.
+        let Some(&first) = datagram.first() else { return self.drops.count(Drop::NotOurs) };
+        if first < 4 {
+            return self.stun(from, datagram, now);
+        }
+        let Some(owner) = self.by_route.get(&from).copied() else {
+            return self.drops.count(Drop::UnknownPeer);
+        };
+        match (first, datagram.get(1)) {
+            (20..=63, _) => {
+                let mut events = Vec::new();
+                let Some(peer) = self.clients.get_mut(&owner.session).and_then(|c| c.leg(owner.leg)) else {
+                    return self.drops.count(Drop::UnknownPeer);
+                };
+                if !peer.transport.dtls(datagram, now, &mut events) {
+                    self.drops.count(Drop::BadDtls);
+                }
+                self.leg_events(owner.session, owner.leg, events, now);
+                self.collect(owner.session);
+            }
+            (128..=191, Some(192..=223)) => self.forwarder.rtcp(owner.key, datagram, now, &mut self.batch),
+            (128..=191, Some(_)) => self.forwarder.rtp(owner.key, datagram, now, &mut self.batch),
+            _ => self.drops.count(Drop::NotOurs),
+        }
+    }
+
+    fn stun(&mut self, from: Route, datagram: &[u8], now: Instant) {
+        let Ok(request) = ice::read(datagram) else { return self.drops.count(Drop::BadStun) };
+        let Some((session, leg)) = self.by_ufrag.get(&request.local_ufrag).copied() else {
+            return self.drops.count(Drop::BadStun);
+        };
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(peer) = client.leg(leg) else { return };
+        let mut events = Vec::new();
+        if peer.transport.stun(request, from, now, &mut events).is_err() {
+            return self.drops.count(Drop::BadStun);
+        }
+        let key = peer.key;
+        if let Some(old) = peer.add_route(from) {
+            self.by_route.remove(&old);
+        }
+        // An address belongs to who proved last that it is there (a client may reuse a port).
+        self.by_route.insert(from, Owner { session, leg, key });
+        self.leg_events(session, leg, events, now);
+        self.collect(session);
+    }
+
+    /// A connection that carried a route is gone.
+    pub(crate) fn route_closed(&mut self, route: Route) {
+        self.by_route.remove(&route);
+    }
+
+    fn leg_events(&mut self, session: SessionId, leg: Leg, events: Vec<LegEvent>, now: Instant) {
+        for event in events {
+            let Some(client) = self.clients.get_mut(&session) else { return };
+            let opened = client.opened;
+            let Some(peer) = client.leg(leg) else { return };
+            match event {
+                LegEvent::Route(route) => self.forwarder.set_route(peer.key, route),
+                LegEvent::Keys(keys) => {
+                    let key = peer.key;
+                    if let Some(route) = peer.transport.route {
+                        self.forwarder.set_route(key, route);
+                    }
+                    match Srtp::new(*keys, Arc::clone(&self.identity.provider)) {
+                        Ok(srtp) => self.forwarder.set_keys(key, srtp),
+                        Err(error) => tracing::error!(%error, session = session.0, "SRTP keys refused"),
+                    }
+                    let since_open = now.saturating_duration_since(opened);
+                    self.events.push(Event::Connected { session, leg, since_open });
+                }
+                LegEvent::Message(reliability, payload) => {
+                    self.events.push(Event::Data { session, reliability, payload });
+                }
+                LegEvent::Ended(reason) => {
+                    tracing::debug!(%reason, session = session.0, ?leg, "leg ended");
+                    self.events.push(Event::Disconnected { session, leg, reason });
+                }
+            }
+        }
+    }
+
+    /// Moves what a session's transports want to send into the batch.
+    pub(super) fn collect(&mut self, session: SessionId) {
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        for (_, peer) in client.legs() {
+            self.batch.packets.extend(peer.transport.take_output());
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let legs = (!self.clients.is_empty()).then_some(self.next_legs);
+        [legs, self.forwarder.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// Runs timers. `wall_ntp` is the wall clock in NTP format.
+    pub(crate) fn handle_timeout(&mut self, wall_ntp: u64, now: Instant) {
+        let levels = self.forwarder.tick(wall_ntp, now, &mut self.batch);
+        if !levels.is_empty() {
+            self.events.push(Event::Levels { levels });
+        }
+        if now < self.next_legs {
+            return;
+        }
+        self.next_legs = now + LEG_TICK;
+        let mut due = Vec::new();
+        for (session, client) in &mut self.clients {
+            for (leg, peer) in client.legs() {
+                if peer.transport.timeout().is_some_and(|at| now >= at) {
+                    let mut events = Vec::new();
+                    peer.transport.handle_timeout(now, &mut events);
+                    due.push((*session, leg, events));
+                }
+            }
+            self.unsettled.push(*session);
+        }
+        for (session, leg, events) in due {
+            self.leg_events(session, leg, events, now);
+            self.collect(session);
+        }
+    }
+
+    /// Asks clients for what their subscriptions need; called once all commands of a turn are in.
+    pub(crate) fn settle(&mut self, now: Instant) {
+        let mut sessions = std::mem::take(&mut self.unsettled);
+        sessions.sort_unstable();
+        sessions.dedup();
+        for session in sessions {
+            let live = &self.live;
+            let Some(client) = self.clients.get_mut(&session) else { continue };
+            match client.topology {
+                Topology::Single => {
+                    let kind_of = |sid: &TrackSid| live.get(sid).map(|t| t.kind);
+                    if let Some(need) = client.need(&kind_of, now) {
+                        let (audios, videos) = (need.audios, need.videos);
+                        self.events.push(Event::NeedSections { session, audios, videos });
+                    }
+                }
+                Topology::Dual => self.offer_if_needed(session, now),
+            }
+        }
+    }
+
+    pub(super) fn no_session() -> SdpError {
+        SdpError::Unexpected
+    }
+
+    pub(super) fn local(&self) -> Local<'_> {
+        Local { fingerprint: &self.identity.fingerprint, udp: &self.udp, tcp: &self.tcp }
+    }
+}

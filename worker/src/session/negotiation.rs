@@ -1,0 +1,367 @@
+//! Offers and answers, both ways.
+//!
+//! Owns the step from a description to what is published, bound and forwarded. Invariants: nothing is
+//! changed before a description is known to be usable; a binding starts when both sides know its section
+//! (single: when our answer is written; dual: when the client's answer came).
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::api::{Event, Leg, MediaKind, SdpError, SessionId, Topology, TrackSid};
+use super::client::Wish;
+use super::codecs::{select, translate};
+use super::engine::{Engine, LiveTrack};
+use super::peer::{Local, Source};
+use super::sdp::{self, Description, Section};
+use super::sections::{Slot, Use};
+use crate::forward::extension::{Extension, Outgoing};
+use crate::forward::subscription::Binding;
+use crate::forward::track::TrackSpec;
+use crate::forward::twcc::Recorder;
+
+fn checked(text: &str) -> Result<Description, SdpError> {
+    let description = sdp::parse(text)?;
+    if description.sections.is_empty() {
+        return Err(SdpError::Missing("a media section"));
+    }
+    Ok(description)
+}
+
+fn sources<'a>(session: SessionId, wishes: &'a [Wish]) -> impl Fn(&TrackSid) -> Option<Source> + 'a {
+    // One CNAME for all that goes to a client: NTP times of one publisher stay comparable.
+    let cname = format!("plenum-{:x}", session.0);
+    move |sid| {
+        let wish = wishes.iter().find(|w| w.sid == *sid)?;
+        Some(Source { sid: sid.clone(), stream: wish.stream.clone(), cname: cname.clone() })
+    }
+}
+
+impl Engine {
+    /// The client's offer.
+    pub(super) fn offer(
+        &mut self,
+        session: SessionId,
+        leg: Leg,
+        id: u32,
+        text: &str,
+        now: Instant,
+    ) -> Result<(), SdpError> {
+        let offer = checked(text)?;
+        let client = self.clients.get_mut(&session).ok_or_else(Self::no_session)?;
+        if leg != Leg::Publisher {
+            return Err(SdpError::Unexpected);
+        }
+        let remote = offer.bundle_transport();
+        client.publisher.transport.set_remote(&remote, false, now).map_err(SdpError::Missing)?;
+        client.offered();
+
+        let expected = &client.expected;
+        let track_of = |cid: &str, kind: MediaKind| {
+            expected.iter().find(|t| t.cid == cid && t.kind == kind).map(|t| t.sid.clone())
+        };
+        let changes = client.publisher.table.offer(&offer.sections, &track_of);
+        client.publisher.negotiate(&offer, &client.codecs);
+        let lost = changes.unbound;
+        for sid in &lost {
+            if let Some(wish) = client.wish(sid) {
+                wish.bound = false;
+            }
+        }
+        for sid in lost {
+            self.forwarder.unbind(&sid, session);
+        }
+        self.register(session);
+        for sid in changes.ended {
+            self.end_track(&sid);
+            self.events.push(Event::TrackEnded { session, sid });
+        }
+        self.install_extensions(session, Leg::Publisher);
+        for (sid, at) in changes.published {
+            self.publish(session, sid, at, &offer, now);
+        }
+        let bound = self.bind_wishes(session);
+        self.install_extensions(session, Leg::Publisher);
+
+        let local = Local { fingerprint: &self.identity.fingerprint, udp: &self.udp, tcp: &self.tcp };
+        let client = self.clients.get_mut(&session).ok_or_else(Self::no_session)?;
+        let sdp = {
+            let source_of = sources(session, &client.wishes);
+            client.publisher.answer(&offer, &local, &source_of)
+        };
+        client.publisher.table.complete();
+        client.negotiated = true;
+        let mid_to_track = client.publisher.mid_to_track();
+        self.events.push(Event::Answer { session, leg, id, sdp, mid_to_track });
+        for sid in bound {
+            self.start_forwarding(session, &sid);
+        }
+        self.collect(session);
+        self.unsettled.push(session);
+        Ok(())
+    }
+
+    /// Registers a publisher's section, and tells once.
+    fn publish(&mut self, session: SessionId, sid: TrackSid, at: usize, offer: &Description, now: Instant) {
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        let leg = client.publisher.key;
+        let (Some(slot), Some(section)) = (client.publisher.table.slots.get(at), offer.sections.get(at)) else {
+            return;
+        };
+        let Some(kind) = slot.kind else { return };
+        let Some(first) = slot.codecs.first() else { return };
+        let mime_type = first.codec.mime_type().to_owned();
+        let spec = TrackSpec {
+            sid: sid.clone(),
+            session,
+            leg,
+            mid: slot.mid.clone(),
+            kind,
+            codecs: slot.codecs.iter().map(|c| (c.payload_type, c.codec)).collect(),
+            repairs: slot.codecs.iter().filter_map(|c| Some((c.repair?, c.payload_type))).collect(),
+            rids: if section.simulcast { section.send_rids.clone() } else { Vec::new() },
+            ssrcs: announced(section),
+            nack: slot.codecs.iter().any(|c| c.feedback.iter().any(|f| f == "nack")),
+        };
+        let simulcast = spec.rids.len() > 1;
+        let wide = slot.extensions.iter().any(|(_, e)| *e == Extension::TransportCc)
+            && slot.codecs.iter().any(|c| c.feedback.iter().any(|f| f == "transport-cc"));
+        let live = LiveTrack { session, kind, codecs: slot.codecs.clone() };
+        let mid = slot.mid.clone();
+        self.forwarder.publish(spec);
+        if wide && let Some(peer) = self.forwarder.peer(leg) {
+            peer.twcc.get_or_insert_with(|| Recorder::new(now));
+        }
+        let changed = match self.live.insert(sid.clone(), live.clone()) {
+            None => {
+                self.events.push(Event::TrackLive {
+                    session,
+                    sid: sid.clone(),
+                    mid,
+                    mime_type,
+                    simulcast,
+                });
+                true
+            }
+            Some(before) => before.codecs != live.codecs,
+        };
+        if changed {
+            let waiting: Vec<SessionId> = self
+                .clients
+                .values()
+                .filter(|c| c.wishes.iter().any(|w| w.sid == sid))
+                .map(|c| c.id)
+                .collect();
+            for subscriber in waiting {
+                if self.clients.get(&subscriber).is_some_and(|c| c.wishes.iter().any(|w| w.sid == sid && w.bound)) {
+                    self.start_forwarding(subscriber, &sid);
+                }
+                self.unsettled.push(subscriber);
+            }
+        }
+    }
+
+    /// Tells forwarding the extension numbers of a leg.
+    fn install_extensions(&mut self, session: SessionId, leg: Leg) {
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(leg) = client.leg(leg) else { return };
+        let numbers: Vec<(u8, Extension)> =
+            leg.table.slots.iter().flat_map(|s| s.extensions.iter().copied()).collect();
+        let key = leg.key;
+        if let Some(peer) = self.forwarder.peer(key) {
+            for (id, extension) in numbers {
+                peer.extensions.set(id, extension);
+            }
+        }
+    }
+
+    /// Gives sections to wishes that have none. Returns those newly bound.
+    fn bind_wishes(&mut self, session: SessionId) -> Vec<TrackSid> {
+        let (media, rtx) = (self.random_u32(), self.random_u32());
+        let live = &self.live;
+        let Some(client) = self.clients.get_mut(&session) else { return Vec::new() };
+        let wanted: Vec<(TrackSid, MediaKind)> = client
+            .wishes
+            .iter()
+            .filter(|w| client.receiving_ref().table.bound(&w.sid).is_none())
+            .filter_map(|w| Some((w.sid.clone(), live.get(&w.sid)?.kind)))
+            .collect();
+        let mut bound = Vec::new();
+        let leg = client.receiving();
+        for (i, (sid, kind)) in wanted.into_iter().enumerate() {
+            if let Some(at) = leg.table.bind(&sid, kind)
+                && let Some(slot) = leg.table.slots.get_mut(at)
+            {
+                // Distinct within the leg: both run on from random starts, RTX far from media.
+                let step = i as u32 * 2;
+                slot.ssrcs = (media.wrapping_add(step) | 1, rtx.wrapping_add(step) & !1);
+                bound.push(sid);
+            }
+        }
+        bound
+    }
+
+    /// A subscription's section is known to both: packets may flow.
+    fn start_forwarding(&mut self, session: SessionId, sid: &TrackSid) {
+        let seed = self.random_u32();
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(track) = self.live.get(sid) else { return };
+        let (mixed, key) = (client.receiving_ref().mixed, client.receiving_ref().key);
+        let Some(slot) =
+            client.receiving_ref().table.bound(sid).and_then(|at| client.receiving_ref().table.slots.get(at))
+        else {
+            return;
+        };
+        let mut extensions = Outgoing::default();
+        for (id, e) in &slot.extensions {
+            extensions.set(*e, *id);
+        }
+        let (mid, ssrcs) = (slot.mid.clone(), slot.ssrcs);
+        let payloads = translate(&track.codecs, &slot.codecs);
+        let Some(wish) = client.wish(sid) else { return };
+        if payloads.entries.is_empty() {
+            tracing::warn!(session = session.0, %sid, "the subscriber has no codec of the track");
+        }
+        let rebound = wish.bound && self.forwarder.set_payloads(sid, session, &payloads);
+        if rebound {
+            return;
+        }
+        let binding = Binding {
+            session,
+            leg: key,
+            mid,
+            ssrc: ssrcs.0,
+            rtx_ssrc: ssrcs.1,
+            payloads,
+            extensions,
+            mixed,
+            wanted: wish.wanted,
+        };
+        wish.bound = true;
+        if self.forwarder.bind(sid, binding, seed) {
+            self.events.push(Event::SubscriptionBound { session, sid: sid.clone() });
+        }
+    }
+
+    /// Dual topology: offers the subscriber leg if it changed and no offer is under way.
+    pub(super) fn offer_if_needed(&mut self, session: SessionId, now: Instant) {
+        let live = &self.live;
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        let waiting: Vec<MediaKind> = client
+            .wishes
+            .iter()
+            .filter(|w| client.receiving_ref().table.bound(&w.sid).is_none())
+            .filter_map(|w| Some(live.get(&w.sid)?.kind))
+            .collect();
+        let Some(leg) = &mut client.subscriber else { return };
+        if leg.outstanding.is_some() || (waiting.is_empty() && !client.dirty) {
+            return;
+        }
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            let needed = waiting.iter().filter(|k| **k == kind).count();
+            let free = leg.table.slots.iter().filter(|s| s.bindable(kind)).count();
+            for _ in free..needed {
+                leg.add_section(Some(kind));
+            }
+        }
+        client.dirty = false;
+        self.bind_wishes(session);
+        let local = Local { fingerprint: &self.identity.fingerprint, udp: &self.udp, tcp: &self.tcp };
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(leg) = &mut client.subscriber else { return };
+        let sdp = {
+            let source_of = sources(session, &client.wishes);
+            leg.offer(&local, &source_of)
+        };
+        leg.last_offer += 1;
+        let id = leg.last_offer;
+        leg.outstanding = Some((id, now));
+        let mid_to_track = leg.mid_to_track();
+        self.events.push(Event::Offer { session, id, sdp, mid_to_track });
+    }
+
+    /// Dual topology: the client's answer.
+    pub(super) fn answer(
+        &mut self,
+        session: SessionId,
+        id: u32,
+        text: &str,
+        now: Instant,
+    ) -> Result<(), SdpError> {
+        let answer = checked(text)?;
+        let client = self.clients.get_mut(&session).ok_or_else(Self::no_session)?;
+        if client.topology != Topology::Dual {
+            return Err(SdpError::Unexpected);
+        }
+        let leg = client.subscriber.as_mut().ok_or(SdpError::Unexpected)?;
+        // Clients older than offer ids answer with 0.
+        if leg.outstanding.is_none_or(|(offered, _)| id != 0 && id != offered) {
+            return Err(SdpError::Unexpected);
+        }
+        leg.transport.set_remote(&answer.bundle_transport(), true, now).map_err(SdpError::Missing)?;
+        leg.outstanding = None;
+        leg.mixed = answer.mixed;
+        let mut ready = Vec::new();
+        let mut refused = Vec::new();
+        for (slot, section) in leg.table.slots.iter_mut().zip(&answer.sections) {
+            if slot.kind.is_none() {
+                continue;
+            }
+            accept(slot, section);
+            if let Use::Subscribes(sid) = slot.used.clone() {
+                if section.rejected() || !section.direction.receives() {
+                    refused.push(sid);
+                } else {
+                    ready.push(sid);
+                }
+            }
+        }
+        leg.table.complete();
+        for sid in refused {
+            leg.table.unbind(&sid);
+            tracing::debug!(session = session.0, %sid, "the client refused a section");
+        }
+        let fresh: Vec<TrackSid> =
+            ready.into_iter().filter(|sid| client.wishes.iter().any(|w| w.sid == *sid && !w.bound)).collect();
+        self.install_extensions(session, Leg::Subscriber);
+        for sid in fresh {
+            self.start_forwarding(session, &sid);
+        }
+        self.unsettled.push(session);
+        Ok(())
+    }
+}
+
+/// Takes over what the client chose from our offer.
+fn accept(slot: &mut Slot, section: &Section) {
+    if section.rejected() {
+        return;
+    }
+    let chosen = select(section, &[], false);
+    if !chosen.is_empty() {
+        slot.codecs = chosen;
+    }
+    let theirs: Vec<(u8, Extension)> = section
+        .extensions
+        .iter()
+        .filter_map(|(id, uri)| Some((*id, Extension::from_uri(uri)?)))
+        .collect();
+    slot.extensions.retain(|e| theirs.contains(e));
+}
+
+/// Media SSRCs with their RTX, in the order of the description.
+fn announced(section: &Section) -> Vec<(u32, Option<u32>)> {
+    let repair_of = |ssrc: u32| section.repair_groups.iter().find(|(m, _)| *m == ssrc).map(|(_, r)| *r);
+    let is_repair = |ssrc: u32| section.repair_groups.iter().any(|(_, r)| *r == ssrc);
+    section.ssrcs.iter().filter(|s| !is_repair(**s)).map(|s| (*s, repair_of(*s))).collect()
+}
+
+impl super::peer::PeerLeg {
+    /// Every bound section by our track id, published and subscribed alike.
+    pub(super) fn mid_to_track(&self) -> BTreeMap<String, String> {
+        let bound = self.table.slots.iter().filter_map(|s| match &s.used {
+            Use::Publishes(sid) | Use::Subscribes(sid) => Some((s.mid.clone(), sid.to_string())),
+            _ => None,
+        });
+        bound.collect()
+    }
+}

@@ -1,0 +1,293 @@
+//! What each section of a peer connection is used for.
+//!
+//! Owns the table of one leg, from offer to offer, and the rules about when a section may change hands.
+//! Pure. Invariants: a section is never bound to a second track before a completed answer had it
+//! inactive (a browser tells its application of a new track only then); a section keeps its place.
+
+use super::api::{MediaKind, TrackSid};
+use super::codecs::Negotiated;
+use super::sdp::{MediaType, Section};
+use crate::forward::extension::Extension;
+
+/// What a section carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Use {
+    Idle,
+    Application,
+    /// From the client.
+    Publishes(TrackSid),
+    /// To the client.
+    Subscribes(TrackSid),
+    Rejected,
+}
+
+/// One section.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot {
+    pub(crate) mid: String,
+    pub(crate) kind: Option<MediaKind>,
+    pub(crate) used: Use,
+    /// May be bound to a track in the next description.
+    pub(crate) clean: bool,
+    /// The client would receive on it.
+    pub(crate) receivable: bool,
+    pub(crate) codecs: Vec<Negotiated>,
+    pub(crate) extensions: Vec<(u8, Extension)>,
+    /// Ours while it subscribes: media and RTX.
+    pub(crate) ssrcs: (u32, u32),
+}
+
+impl Slot {
+    pub(crate) fn new(mid: String, kind: Option<MediaKind>) -> Self {
+        Slot {
+            mid,
+            kind,
+            used: Use::Idle,
+            clean: true,
+            receivable: false,
+            codecs: Vec::new(),
+            extensions: Vec::new(),
+            ssrcs: (0, 0),
+        }
+    }
+
+    /// Could carry a new track of `kind` to the client.
+    pub(crate) fn bindable(&self, kind: MediaKind) -> bool {
+        self.kind == Some(kind) && self.used == Use::Idle && self.clean && self.receivable
+    }
+
+    /// Will be bindable after one more round.
+    pub(crate) fn soon_bindable(&self, kind: MediaKind) -> bool {
+        self.kind == Some(kind) && self.used == Use::Idle && self.receivable
+    }
+}
+
+/// A leg's sections in order.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) slots: Vec<Slot>,
+}
+
+/// What an offer changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Tracks that are (still) published, with their place.
+    pub(crate) published: Vec<(TrackSid, usize)>,
+    /// Tracks whose section stopped sending.
+    pub(crate) ended: Vec<TrackSid>,
+    /// Subscriptions that lost their section.
+    pub(crate) unbound: Vec<TrackSid>,
+}
+
+/// The kind a section is of.
+pub(crate) fn kind_of(section: &Section) -> Option<MediaKind> {
+    match section.kind {
+        MediaType::Audio => Some(MediaKind::Audio),
+        MediaType::Video => Some(MediaKind::Video),
+        MediaType::Application | MediaType::Other => None,
+    }
+}
+
+impl Table {
+    /// Takes an offer. `track_of` finds the announced track of a msid track id. Afterwards
+    /// [`Self::bind`] may fill idle sections, and [`Self::complete`] closes the round.
+    pub(crate) fn offer(
+        &mut self,
+        sections: &[Section],
+        track_of: &dyn Fn(&str, MediaKind) -> Option<TrackSid>,
+    ) -> Changes {
+        let mut changes = Changes::default();
+        let mut claimed: Vec<TrackSid> = Vec::new();
+        for (at, section) in sections.iter().enumerate() {
+            let mid = section.mid.clone().unwrap_or_else(|| at.to_string());
+            let kind = kind_of(section);
+            match self.slots.get_mut(at) {
+                // A stopped section may be taken over by a new one (RFC 8829 section 5.2.2).
+                Some(slot) if slot.mid != mid || slot.kind != kind => {
+                    let old = std::mem::replace(slot, Slot::new(mid, kind));
+                    drop_use(old.used, &mut changes);
+                }
+                Some(_) => {}
+                None => self.slots.push(Slot::new(mid, kind)),
+            }
+            let Some(slot) = self.slots.get_mut(at) else { continue };
+            let before = std::mem::replace(&mut slot.used, Use::Idle);
+            slot.receivable = false;
+            if section.kind == MediaType::Application {
+                slot.used = if section.rejected() { Use::Rejected } else { Use::Application };
+                continue;
+            }
+            let Some(kind) = kind.filter(|_| !section.rejected()) else {
+                drop_use(before, &mut changes);
+                slot.used = Use::Rejected;
+                continue;
+            };
+            if section.direction.sends() {
+                let named = section.track_ids.iter().find_map(|id| track_of(id, kind));
+                let sid = match (&before, named) {
+                    (_, Some(sid)) if !claimed.contains(&sid) => Some(sid),
+                    // The id of a section that already publishes may be unknown after a resume.
+                    (Use::Publishes(sid), None) => Some(sid.clone()),
+                    _ => None,
+                };
+                match sid {
+                    Some(sid) => {
+                        if before != Use::Publishes(sid.clone()) {
+                            drop_use(before, &mut changes);
+                        }
+                        claimed.push(sid.clone());
+                        changes.published.push((sid.clone(), at));
+                        slot.used = Use::Publishes(sid);
+                        slot.clean = false;
+                    }
+                    None => drop_use(before, &mut changes),
+                }
+                continue;
+            }
+            slot.receivable = section.direction.receives();
+            match before {
+                Use::Subscribes(sid) if slot.receivable => slot.used = Use::Subscribes(sid),
+                other => drop_use(other, &mut changes),
+            }
+        }
+        for slot in self.slots.iter_mut().skip(sections.len()) {
+            // Not allowed by the rules of offers; treated as gone.
+            let old = std::mem::replace(&mut slot.used, Use::Rejected);
+            drop_use(old, &mut changes);
+        }
+        changes.ended.retain(|sid| !claimed.contains(sid));
+        changes
+    }
+
+    /// Binds `sid` to the first section it may use.
+    pub(crate) fn bind(&mut self, sid: &TrackSid, kind: MediaKind) -> Option<usize> {
+        let at = self.slots.iter().position(|s| s.bindable(kind))?;
+        let slot = self.slots.get_mut(at)?;
+        slot.used = Use::Subscribes(sid.clone());
+        slot.clean = false;
+        Some(at)
+    }
+
+    /// The subscription ends: its section is idle from the next description on.
+    pub(crate) fn unbind(&mut self, sid: &TrackSid) -> bool {
+        match self.slots.iter_mut().find(|s| matches!(&s.used, Use::Subscribes(x) if x == sid)) {
+            Some(slot) => {
+                slot.used = Use::Idle;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The published track was removed: its section is answered inactive from now on.
+    pub(crate) fn unpublish(&mut self, sid: &TrackSid) {
+        for slot in &mut self.slots {
+            if matches!(&slot.used, Use::Publishes(x) if x == sid) {
+                slot.used = Use::Idle;
+            }
+        }
+    }
+
+    /// The round is over: what was idle in it may be bound in the next.
+    pub(crate) fn complete(&mut self) {
+        for slot in &mut self.slots {
+            if slot.used == Use::Idle {
+                slot.clean = true;
+            }
+        }
+    }
+
+    /// Where a subscription is bound.
+    pub(crate) fn bound(&self, sid: &TrackSid) -> Option<usize> {
+        self.slots.iter().position(|s| matches!(&s.used, Use::Subscribes(x) if x == sid))
+    }
+
+    /// Sections that could take a track of this kind, now or after the next answer.
+    pub(crate) fn idle(&self, kind: MediaKind) -> usize {
+        self.slots.iter().filter(|s| s.soon_bindable(kind)).count()
+    }
+}
+
+fn drop_use(used: Use, changes: &mut Changes) {
+    match used {
+        Use::Publishes(sid) => changes.ended.push(sid),
+        Use::Subscribes(sid) => changes.unbound.push(sid),
+        Use::Idle | Use::Application | Use::Rejected => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sdp::parse;
+    use super::*;
+
+    fn offer(sections: &[(&str, &str)]) -> Vec<Section> {
+        let mut text = "v=0\r\n".to_owned();
+        for (i, (kind, rest)) in sections.iter().enumerate() {
+            text += &format!("m={kind} 9 X 96\r\na=mid:{i}\r\na={rest}\r\n");
+        }
+        parse(&text).unwrap().sections
+    }
+
+    fn tracks(id: &str, _: MediaKind) -> Option<TrackSid> {
+        id.strip_prefix("cid").map(|n| TrackSid::from(format!("TR_{n}")))
+    }
+
+    fn sid(s: &str) -> TrackSid {
+        TrackSid::from(s)
+    }
+
+    #[test]
+    fn placeholders_are_bound_and_released_only_through_inactive() {
+        let mut t = Table::default();
+        let o = offer(&[("application", "sendrecv"), ("audio", "recvonly"), ("video", "recvonly")]);
+        assert_eq!(t.offer(&o, &tracks), Changes::default());
+        assert_eq!(t.bind(&sid("TR_a"), MediaKind::Audio), Some(1));
+        assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), None);
+        t.complete();
+        // Unsubscribed: not to be reused at once.
+        assert!(t.unbind(&sid("TR_a")));
+        t.offer(&o, &tracks);
+        assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), None, "still active in the last answer");
+        assert_eq!(t.idle(MediaKind::Audio), 1);
+        t.complete();
+        t.offer(&o, &tracks);
+        assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), Some(1));
+    }
+
+    #[test]
+    fn a_track_is_published_and_ends_with_its_direction() {
+        let mut t = Table::default();
+        let o = offer(&[("audio", "sendonly\r\na=msid:- cid1")]);
+        assert_eq!(t.offer(&o, &tracks).published, vec![(sid("TR_1"), 0)]);
+        t.complete();
+        // The id may change under a running section.
+        let o = offer(&[("audio", "sendonly\r\na=msid:- other")]);
+        assert_eq!(t.offer(&o, &tracks).published, vec![(sid("TR_1"), 0)]);
+        let o = offer(&[("audio", "recvonly")]);
+        assert_eq!(t.offer(&o, &tracks).ended, vec![sid("TR_1")]);
+        assert_eq!(t.bind(&sid("TR_x"), MediaKind::Audio), None, "it was active a round ago");
+        t.complete();
+        t.offer(&o, &tracks);
+        assert_eq!(t.bind(&sid("TR_x"), MediaKind::Audio), Some(0));
+        let o = offer(&[("audio", "inactive")]);
+        assert_eq!(t.offer(&o, &tracks).unbound, vec![sid("TR_x")]);
+    }
+
+    #[test]
+    fn a_moved_track_does_not_end() {
+        let mut t = Table::default();
+        t.offer(&offer(&[("video", "sendonly\r\na=msid:- cid1"), ("video", "inactive")]), &tracks);
+        t.complete();
+        let c = t.offer(&offer(&[("video", "inactive"), ("video", "sendonly\r\na=msid:- cid1")]), &tracks);
+        assert_eq!((c.published, c.ended), (vec![(sid("TR_1"), 1)], vec![]));
+    }
+
+    #[test]
+    fn two_sections_cannot_claim_one_track() {
+        let mut t = Table::default();
+        let both = [("video", "sendonly\r\na=msid:- cid1"), ("video", "sendonly\r\na=msid:- cid1")];
+        assert_eq!(t.offer(&offer(&both), &tracks).published.len(), 1);
+        assert_eq!(t.slots[1].used, Use::Idle);
+    }
+}
