@@ -13,7 +13,6 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use plenum_crds::{Assignment, BreakoutRoom, BreakoutRoomStatus, ConditionType, FINALIZER, Meeting, Reason};
 use plenum_worker_api::v1::{EndReason, RoomReport, RoomSpec};
 
-use super::coarse::{self, Decision};
 use super::context::{Again, Context, ReconcileError};
 use super::index::{Guard, breakout_room, main_room, namespace};
 use super::meeting_status::is_active;
@@ -238,16 +237,12 @@ impl Reconciler<'_> {
         }
         let report = room::report(self.context, &assignment, &self.room);
         let draining = room::is_draining(self.context, &assignment);
-        let mut count = false;
-        if let Some(report) = &report {
-            let written = breakout.status.as_ref().and_then(|status| status.participants);
-            let live = i32::try_from(report.participants).unwrap_or(i32::MAX);
-            match coarse::decide(written, live, self.context.since_counted(&self.room)) {
-                Decision::Keep => {}
-                Decision::Write => count = true,
-                Decision::Later(wait) => self.again.after(wait),
-            }
-        }
+        let written = breakout.status.as_ref().and_then(|status| status.participants);
+        let live = report.as_ref().map(|report| report.participants);
+        let count = live.is_some_and(|live| {
+            self.context
+                .decide_count(&self.room, written, live, &mut self.again)
+        });
         let closes = self
             .write(breakout, State::Open { assignment, draining }, report, count)
             .await?;
@@ -320,10 +315,13 @@ impl Reconciler<'_> {
         count: bool,
     ) -> Result<BreakoutRoom, ReconcileError> {
         let before = breakout.status.clone().unwrap_or_default();
-        let after = compute(&breakout, &before, state, report.as_ref(), count, self.now);
+        let now = self.now;
+        let mut after = compute(&breakout, &before, state.clone(), report.as_ref(), count, now);
         if after == before {
             return Ok(breakout);
         }
+        // It is written anyway: the count comes along.
+        after = compute(&breakout, &before, state, report.as_ref(), true, now);
         let written = status::apply(&self.api, &breakout, MANAGER, &after).await?;
         self.context.metrics.wrote("BreakoutRoom");
         if after.participants != before.participants {

@@ -1,8 +1,10 @@
 //! The participant count as it is written to objects: coarse, so that people coming and going do
 //! not become writes.
 //!
-//! Pure: time is an argument. Invariants: at most one write in [`INTERVAL`]; a small change waits
-//! for [`SETTLE`]; what is written is right at the latest [`SETTLE`] after the last change.
+//! Pure: time is an argument. Invariants: no two writes for the count's sake within [`INTERVAL`]; a
+//! small change waits for [`SETTLE`], so that one who goes and comes back costs nothing; what is
+//! written is right at the latest [`SETTLE`] after the last change. A status that is written for
+//! another reason takes the count along.
 
 use std::time::Duration;
 
@@ -22,18 +24,40 @@ pub(crate) enum Decision {
     Later(Duration),
 }
 
-/// Compares the written count with the live one.
-pub(crate) fn decide(written: Option<i32>, live: i32, since_last_write: Option<Duration>) -> Decision {
+/// What is remembered of a room's count between two looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// When the count was written.
+    pub(crate) written: Option<Duration>,
+    /// Since when the written count has been wrong.
+    pub(crate) wrong: Option<Duration>,
+}
+
+/// Compares the written count with the live one at `now`, a time since any fixed point.
+pub(crate) fn decide(written: Option<i32>, live: i32, memory: &mut Memory, now: Duration) -> Decision {
     let Some(written) = written else {
         return Decision::Write;
     };
     if written == live {
+        memory.wrong = None;
         return Decision::Keep;
     }
-    let wait = if big(written, live) { INTERVAL } else { SETTLE };
-    match since_last_write {
-        Some(since) if since < wait => Decision::Later(wait - since),
-        _ => Decision::Write,
+    let wrong = *memory.wrong.get_or_insert(now);
+    let settled = (wrong + SETTLE).saturating_sub(now);
+    let wait = if big(written, live) {
+        Duration::ZERO
+    } else {
+        settled
+    };
+    let wait = wait.max(
+        memory
+            .written
+            .map_or(Duration::ZERO, |at| (at + INTERVAL).saturating_sub(now)),
+    );
+    if wait.is_zero() {
+        Decision::Write
+    } else {
+        Decision::Later(wait)
     }
 }
 
@@ -48,14 +72,18 @@ mod tests {
 
     /// Plays changes of the live count in virtual time; returns (second, count) of each write.
     fn play(changes: &[(u64, i32)], until: u64) -> Vec<(u64, i32)> {
-        let (mut written, mut live, mut last, mut writes) = (Some(0), 0, None::<u64>, Vec::new());
+        let (mut written, mut live, mut memory, mut writes) = (Some(0), 0, Memory::default(), Vec::new());
         for now in 0..until {
             for (_, count) in changes.iter().filter(|(at, _)| *at == now) {
                 live = *count;
             }
-            if decide(written, live, last.map(|at| Duration::from_secs(now - at))) == Decision::Write {
+            let at = Duration::from_secs(now);
+            if decide(written, live, &mut memory, at) == Decision::Write {
                 written = Some(live);
-                last = Some(now);
+                memory = Memory {
+                    written: Some(at),
+                    wrong: None,
+                };
                 writes.push((now, live));
             }
         }

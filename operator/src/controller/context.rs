@@ -10,6 +10,7 @@ use plenum_worker_api::v1::RoomSpec;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::coarse::{self, Decision};
 use super::events::Events;
 use super::index::Index;
 use super::metrics::Metrics;
@@ -89,7 +90,8 @@ pub(crate) struct Context {
     /// Placements that the cache does not show yet: room, worker's UID, when.
     reservations: Mutex<HashMap<String, (String, Instant)>>,
     told: Mutex<HashMap<String, Told>>,
-    counted: Mutex<HashMap<String, Instant>>,
+    counts: Mutex<HashMap<String, coarse::Memory>>,
+    began: Instant,
     due: Mutex<HashMap<String, Instant>>,
 }
 
@@ -118,7 +120,8 @@ impl Context {
             backoff: Backoff::default(),
             reservations: Mutex::default(),
             told: Mutex::default(),
-            counted: Mutex::default(),
+            counts: Mutex::default(),
+            began: Instant::now(),
             due: Mutex::default(),
         }
     }
@@ -183,27 +186,43 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(room);
-        self.counted
+        self.counts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(room);
     }
 
-    /// How long ago the participant count of a room was written.
-    pub(crate) fn since_counted(&self, room: &str) -> Option<Duration> {
-        self.counted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(room)
-            .map(Instant::elapsed)
+    /// Whether the participant count of a room is to be written, and when to look again.
+    pub(crate) fn decide_count(
+        &self,
+        room: &str,
+        written: Option<i32>,
+        live: u32,
+        again: &mut Again,
+    ) -> bool {
+        let live = i32::try_from(live).unwrap_or(i32::MAX);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = counts.entry(room.to_owned()).or_default();
+        match coarse::decide(written, live, memory, self.began.elapsed()) {
+            Decision::Keep => false,
+            Decision::Write => true,
+            Decision::Later(wait) => {
+                again.after(wait);
+                false
+            }
+        }
     }
 
     /// The participant count of a room was written now.
     pub(crate) fn counted(&self, room: &str) {
-        self.counted
+        let memory = coarse::Memory {
+            written: Some(self.began.elapsed()),
+            wrong: None,
+        };
+        self.counts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(room.to_owned(), Instant::now());
+            .insert(room.to_owned(), memory);
     }
 
     /// Whether something that needs a look now and then (a certificate) is due for one.

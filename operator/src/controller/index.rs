@@ -87,7 +87,10 @@ impl Index {
         );
         let namespaces = follow(
             &mut watches,
-            watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default()),
+            watcher(
+                Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+                watcher::Config::default(),
+            ),
             changes.clone(),
             |_| Change::Namespace,
         );

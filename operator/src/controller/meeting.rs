@@ -16,7 +16,6 @@ use plenum_crds::{Assignment, ConditionType, FINALIZER, MediaWorkerPool, Meeting
 use plenum_errors::Code;
 use plenum_worker_api::v1::{EndReason, RoomReport, RoomSpec};
 
-use super::coarse::{self, Decision};
 use super::context::{Again, Context, ReconcileError, is_gone};
 use super::index::{Guard, main_room, namespace};
 use super::meeting_status::{self, Facts, State};
@@ -279,18 +278,12 @@ impl Reconciler<'_> {
         }
         let report = room::report(self.context, &assignment, &self.room);
         let draining = room::is_draining(self.context, &assignment);
-        let count = report
-            .as_ref()
-            .map(|report| i32::try_from(report.participants).unwrap_or(i32::MAX));
         let written = meeting.status.as_ref().and_then(|status| status.participants);
-        let mut count_due = false;
-        if let Some(live) = count {
-            match coarse::decide(written, live, self.context.since_counted(&self.room)) {
-                Decision::Keep => {}
-                Decision::Write => count_due = true,
-                Decision::Later(wait) => self.again.after(wait),
-            }
-        }
+        let live = report.as_ref().map(|report| report.participants);
+        let count_due = live.is_some_and(|live| {
+            self.context
+                .decide_count(&self.room, written, live, &mut self.again)
+        });
         let action = self.again.action();
         self.write(meeting, State::Placed { assignment, draining }, report, count_due)
             .await?;
@@ -386,7 +379,7 @@ impl Reconciler<'_> {
             join_url: format!("{}/m/{}", self.context.settings.public_url, self.room),
             now: self.now,
         };
-        let after = meeting_status::compute(facts);
+        let after = meeting_status::compute(&facts);
         // What the gateway writes on behalf of hosts is not ours to write.
         let ours = MeetingStatus {
             session: None,

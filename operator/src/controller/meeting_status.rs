@@ -88,17 +88,24 @@ pub(crate) fn ready_reason(name: &str) -> Option<Reason> {
 }
 
 /// The status that follows from the facts.
-pub(crate) fn compute(facts: Facts<'_>) -> MeetingStatus {
-    let Facts {
-        generation,
-        before,
-        state,
-        report,
-        count,
-        rooms,
-        join_url,
-        now,
-    } = facts;
+pub(crate) fn compute(facts: &Facts<'_>) -> MeetingStatus {
+    let status = derive(facts, facts.count);
+    let ours = MeetingStatus {
+        session: None,
+        ..facts.before.clone()
+    };
+    // What is written anyway takes the count along.
+    if status == ours {
+        status
+    } else {
+        derive(facts, true)
+    }
+}
+
+fn derive(facts: &Facts<'_>, count: bool) -> MeetingStatus {
+    let Facts { before, report, .. } = facts;
+    let (generation, rooms, now) = (facts.generation, facts.rooms, facts.now);
+    let (state, join_url) = (facts.state.clone(), facts.join_url.clone());
     let mut conditions = Conditions::new(&before.conditions, generation, now);
     let was_active = before
         .conditions

@@ -1,5 +1,5 @@
 use super::*;
-use crate::controller::coarse::{self, Decision};
+use crate::controller::coarse::{self, Decision, Memory};
 
 fn on(worker: &str, epoch: i64) -> Assignment {
     Assignment {
@@ -18,7 +18,7 @@ fn at(second: i64) -> Timestamp {
 struct Meeting {
     status: MeetingStatus,
     writes: Vec<(i64, String)>,
-    counted: Option<i64>,
+    memory: Memory,
 }
 
 impl Meeting {
@@ -26,18 +26,21 @@ impl Meeting {
         Self {
             status: MeetingStatus::default(),
             writes: Vec::new(),
-            counted: None,
+            memory: Memory::default(),
         }
     }
 
     fn look(&mut self, second: i64, state: State, report: Option<RoomReport>) {
-        let since = self
-            .counted
-            .map(|then| std::time::Duration::from_secs((second - then) as u64));
+        let now = std::time::Duration::from_secs(second as u64);
         let count = report.as_ref().is_some_and(|report| {
-            coarse::decide(self.status.participants, report.participants as i32, since) == Decision::Write
+            coarse::decide(
+                self.status.participants,
+                report.participants as i32,
+                &mut self.memory,
+                now,
+            ) == Decision::Write
         });
-        let after = compute(Facts {
+        let after = compute(&Facts {
             generation: Some(1),
             before: &self.status,
             state,
@@ -49,7 +52,10 @@ impl Meeting {
         });
         if after != self.status {
             if after.participants != self.status.participants {
-                self.counted = Some(second);
+                self.memory = Memory {
+                    written: Some(now),
+                    wrong: None,
+                };
             }
             let ready = reason_of(&after.conditions, ConditionType::Ready)
                 .unwrap()

@@ -129,7 +129,12 @@ pub struct Args {
     #[arg(long, default_value = "plenum-controller")]
     pub lease_name: String,
     /// Namespaces that worker pods may be in (default: the operator's own).
-    #[arg(long, alias = "pool-namespace", env = "PLENUM_WORKER_NAMESPACES", value_delimiter = ',')]
+    #[arg(
+        long,
+        alias = "pool-namespace",
+        env = "PLENUM_WORKER_NAMESPACES",
+        value_delimiter = ','
+    )]
     pub worker_namespaces: Vec<String>,
     /// Image of the media workers.
     #[arg(long, env = "PLENUM_WORKER_IMAGE", default_value = "plenum-worker:latest")]
