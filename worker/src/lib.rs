@@ -1,4 +1,8 @@
 //! The media worker: rooms, sessions and packet forwarding behind one UDP port.
+pub mod control;
 mod forward;
 mod net;
+pub mod room;
 pub mod session;
+pub mod quality;
+pub mod signal;

@@ -102,7 +102,10 @@ impl PeerLeg {
                 .extensions
                 .iter()
                 .filter_map(|(id, uri)| Some((*id, Extension::from_uri(uri)?)))
-                .filter(|(_, e)| if receive { *e != Extension::AbsSendTime } else { sends(*e) })
+                // A section that we only send on names RID and transport-cc too: Chromium offers the next
+                // section of a kind with no more than the earlier ones were answered, and could then
+                // neither send simulcast nor get feedback there.
+                .filter(|(_, e)| *e != Extension::AbsSendTime)
                 .collect();
         }
     }
@@ -198,11 +201,6 @@ impl PeerLeg {
         }
         self.table.slots.push(slot);
     }
-}
-
-/// Extensions we write into what we send.
-fn sends(e: Extension) -> bool {
-    e == Extension::Mid || e.passes()
 }
 
 fn sending(slot: &Slot, source: Option<Source>) -> Body {
