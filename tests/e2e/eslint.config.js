@@ -9,5 +9,8 @@ export default [
     rules: { eqeqeq: 'error', 'no-var': 'error', 'prefer-const': 'error' },
   },
   // What runs in the page.
-  { files: ['page/**/*.js', 'lib/refusal-cases.mjs'], languageOptions: { globals: globals.browser } },
+  {
+    files: ['page/**/*.js', 'lib/refusal-cases.mjs', 'cluster/page.test.mjs'],
+    languageOptions: { globals: globals.browser },
+  },
 ];
