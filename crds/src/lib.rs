@@ -30,7 +30,7 @@ pub use meeting::{
     Meeting, MeetingSpec, MeetingStatus, Permissions, RolePermissions, Schedule, SessionDecisions, Source,
 };
 pub use quantity::{BitRate, Duration, QuantityError};
-pub use schema::all;
+pub use schema::{Rule, all, cel_rules};
 
 /// The group of every object here.
 pub const GROUP: &str = "plenum.dev";

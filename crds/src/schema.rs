@@ -79,6 +79,42 @@ fn tidy(schema: &mut Value) {
     }
 }
 
+/// A CEL rule of a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Kind of the object.
+    pub kind: String,
+    /// Path of the field that carries the rule; empty for the object itself.
+    pub path: String,
+    /// What the API server says when it is broken.
+    pub message: String,
+}
+
+/// Every CEL rule of every definition.
+///
+/// # Errors
+/// As [`all`].
+pub fn cel_rules() -> Result<Vec<Rule>, serde_json::Error> {
+    let mut out = Vec::new();
+    for crd in all()? {
+        let kind = crd.spec.names.kind.clone();
+        let value = serde_json::to_value(&crd)?;
+        let mut found = Vec::new();
+        if let Some(root) = value
+            .pointer("/spec/versions/0/schema/openAPIV3Schema")
+            .and_then(Value::as_object)
+        {
+            rules(root, "", &mut found);
+        }
+        out.extend(found.into_iter().map(|(path, _, message)| Rule {
+            kind: kind.clone(),
+            path,
+            message,
+        }));
+    }
+    Ok(out)
+}
+
 /// Every CEL rule of a schema with the path of the field that carries it.
 pub(crate) fn rules(schema: &Map<String, Value>, path: &str, out: &mut Vec<(String, String, String)>) {
     for rule in schema
