@@ -203,7 +203,10 @@ impl<R: Rooms> Front<R> {
     ) -> Response<Body> {
         let mut response = match self.try_validate(version, query, headers, extensions).await {
             Ok(()) => (StatusCode::OK, "success").into_response(),
-            Err(error) => refusal::refuse_validate(&error, headers),
+            Err(error) => {
+                let reconnects = request::join_request(version, query).is_ok_and(|request| request.reconnect);
+                refusal::refuse_validate(&error, headers, reconnects)
+            }
         };
         self.cors(headers, &mut response);
         response

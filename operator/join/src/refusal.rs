@@ -1,10 +1,12 @@
 //! Refusals in the form stock clients show to their application.
 //!
 //! After a failed WebSocket a LiveKit client asks `validate` and hands its body to the application
-//! where the status is 401 or 403, or 404 with LiveKit's own phrase in the body; of any other
-//! status it reads the reason phrase at most, and a plain 404 makes it fall back to the older
-//! protocol. So `validate` answers final refusals with 403, "no such room" with the phrase, and
-//! what may pass by itself (503, 429) with its own status, since 403 would end the retries.
+//! where the status is 401 or 403, or 404 with LiveKit's own phrase in the body; any other status
+//! leaves the application without words, and a plain 404 makes the client fall back to the older
+//! protocol. So `validate` answers a refused join with 403 whatever the catalogue's status, and
+//! "no such room" with the phrase. A client that reconnects is another matter: there 403 would end
+//! its retries, so what may pass by itself (429, 5xx) keeps its status. Whoever asks for JSON is no
+//! stock client and is told the status as it is.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -31,20 +33,25 @@ pub fn refuse(error: &PublicError, headers: &HeaderMap) -> Response<Body> {
 }
 
 /// As [`refuse`], with the status that makes stock clients show the words.
-pub(crate) fn refuse_validate(error: &PublicError, headers: &HeaderMap) -> Response<Body> {
+pub(crate) fn refuse_validate(error: &PublicError, headers: &HeaderMap, reconnects: bool) -> Response<Body> {
     let status = match error.code.http_status() {
-        status @ (401 | 403 | 404 | 408 | 429 | 500..=599) => status,
+        status if wants_json(headers) => status,
+        status @ (401 | 403 | 404) => status,
+        status @ (408 | 429 | 500..=599) if reconnects => status,
         _ => 403,
     };
     answer(error, status, headers)
 }
 
-fn answer(error: &PublicError, status: u16, headers: &HeaderMap) -> Response<Body> {
-    let wants_json = headers
+fn wants_json(headers: &HeaderMap) -> bool {
+    headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("application/json"));
-    let (content_type, body) = if wants_json {
+        .is_some_and(|accept| accept.contains("application/json"))
+}
+
+fn answer(error: &PublicError, status: u16, headers: &HeaderMap) -> Response<Body> {
+    let (content_type, body) = if wants_json(headers) {
         let body = serde_json::json!({
             "code": error.code.as_str(),
             "message": error.to_string(),
@@ -80,14 +87,22 @@ mod tests {
 
     #[test]
     fn stock_clients_see_the_words() {
-        let headers = HeaderMap::new();
+        let mut json = HeaderMap::new();
+        json.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         for code in Code::ALL {
             let error = PublicError::new(*code, "demo/standup");
-            let status = refuse_validate(&error, &headers).status().as_u16();
-            match code.http_status() {
-                400 | 409 | 410 | 413 => assert_eq!(status, 403, "{code}"),
-                other => assert_eq!(status, other, "{code}"),
-            }
+            let status =
+                |headers: &HeaderMap, reconnects| refuse_validate(&error, headers, reconnects).status();
+            let joining = status(&HeaderMap::new(), false).as_u16();
+            assert!(matches!(joining, 401 | 403 | 404), "{code}: {joining}");
+            let transient = matches!(code.http_status(), 408 | 429 | 500..);
+            let reconnecting = status(&HeaderMap::new(), true).as_u16();
+            assert_eq!(
+                reconnecting,
+                if transient { code.http_status() } else { joining },
+                "{code}"
+            );
+            assert_eq!(status(&json, false).as_u16(), code.http_status(), "{code}");
             assert!(text_of(&error).starts_with(code.as_str()));
         }
         assert!(text_of(&Code::MeetingNotFound.into()).contains(NO_ROOM_PHRASE));

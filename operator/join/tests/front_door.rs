@@ -346,7 +346,7 @@ async fn what_the_rooms_refuse_is_told_by_validate_too() {
     for (code, ws, validate) in [
         (Code::MeetingNotFound, 404, 404),
         (Code::MeetingEnded, 410, 403),
-        (Code::MeetingNotReady, 503, 503),
+        (Code::MeetingNotReady, 503, 403),
         (Code::MeetingLocked, 403, 403),
     ] {
         *world.double.refuse.lock().unwrap() = Some(PublicError::new(code, "demo/standup"));
@@ -358,6 +358,11 @@ async fn what_the_rooms_refuse_is_told_by_validate_too() {
         assert!(head.starts_with(&format!("HTTP/1.1 {validate} {code}")), "{head}");
         assert!(body.contains(code.cause()), "{body}");
     }
+    // A client that reconnects must not be told that it is over.
+    *world.double.refuse.lock().unwrap() = Some(Code::MeetingNotReady.into());
+    let path = format!("/rtc/validate?reconnect=1&access_token={}", token("demo/standup"));
+    let (head, _) = get(&world, &path, "").await;
+    assert!(head.starts_with("HTTP/1.1 503"), "{head}");
 }
 
 #[tokio::test]

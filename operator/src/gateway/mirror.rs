@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::Resource;
@@ -85,6 +84,7 @@ where
         let mut initial: HashMap<usize, HashMap<Key, Arc<K>>> = HashMap::new();
         let mut owned: HashMap<usize, std::collections::HashSet<Key>> = HashMap::new();
         let mut filled = std::collections::HashSet::new();
+        let mut faulty = std::collections::HashSet::new();
         let total = streams.len();
         let mut events = futures::stream::select_all(streams);
         while let Some((source, event)) = events.next().await {
@@ -129,10 +129,15 @@ where
                     self.change(|objects| drop(objects.remove(&key)));
                 }
                 Err(error) => {
-                    tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; what was known is kept");
-                    // The stream has its own backoff; this bounds the log where it does not apply.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    // The stream tries again for ever, with a pause: once in the log is enough.
+                    if faulty.insert(source) {
+                        tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; what was known is kept");
+                    }
+                    continue;
                 }
+            }
+            if faulty.remove(&source) {
+                tracing::info!(kind = %K::kind(&()), "watch goes on");
             }
         }
     }

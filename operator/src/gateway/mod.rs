@@ -326,6 +326,7 @@ fn follow(client: &Client, args: &GatewayArgs, metrics: Arc<Metrics>) -> Routes 
         breakouts,
         pods,
         metrics,
+        waited: std::sync::Mutex::default(),
     }
 }
 

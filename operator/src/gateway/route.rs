@@ -5,9 +5,10 @@
 //! server. Invariants: a pod counts only under the UID that the assignment names; a room of one
 //! namespace is never looked up in another; what is not ready yet is waited for, briefly.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -22,6 +23,11 @@ use super::mirror::Mirror;
 const WAIT: Duration = Duration::from_secs(4);
 /// How long an object that nobody heard of is waited for: the watch may lag behind an apply.
 const WAIT_UNKNOWN: Duration = Duration::from_millis(700);
+
+/// After a wait in vain the same room is not waited for again for this long: a stock client asks
+/// twice, the second time with a deadline of three seconds.
+const WAITED: Duration = Duration::from_secs(5);
+const WAITED_MAX: usize = 4096;
 
 /// A room's name, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +75,8 @@ pub(crate) struct Routes {
     pub(crate) breakouts: Arc<Mirror<BreakoutRoom>>,
     pub(crate) pods: Arc<Mirror<Pod>>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Rooms that were waited for in vain, and when.
+    pub(crate) waited: Mutex<HashMap<String, Instant>>,
 }
 
 impl Routes {
@@ -118,6 +126,7 @@ impl Routes {
                 Err(error) => error,
             };
             let patience = match error.code {
+                _ if self.waited_lately(room) => return Err(error),
                 Code::MeetingNotReady => WAIT,
                 Code::MeetingNotFound | Code::RoomNotFound => WAIT_UNKNOWN,
                 _ => return Err(error),
@@ -126,8 +135,32 @@ impl Routes {
                 _ = meetings.changed() => {}
                 _ = breakouts.changed() => {}
                 _ = pods.changed() => {}
-                () = tokio::time::sleep_until(began + patience) => return Err(error),
+                () = tokio::time::sleep_until(began + patience) => {
+                    self.remember_wait(room);
+                    return Err(error);
+                }
             }
+        }
+    }
+
+    fn waited_lately(&self, room: &str) -> bool {
+        let waited = self
+            .waited
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        waited.get(room).is_some_and(|at| at.elapsed() < WAITED)
+    }
+
+    fn remember_wait(&self, room: &str) {
+        let mut waited = self
+            .waited
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if waited.len() >= WAITED_MAX {
+            waited.retain(|_, at| at.elapsed() < WAITED);
+        }
+        if waited.len() < WAITED_MAX {
+            waited.insert(room.to_owned(), Instant::now());
         }
     }
 

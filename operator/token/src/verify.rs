@@ -70,7 +70,11 @@ impl TokenError {
 
 impl From<TokenError> for PublicError {
     fn from(error: TokenError) -> Self {
-        PublicError::new(error.code(), error.to_string())
+        match error {
+            // The catalogue's own sentence says it all.
+            TokenError::Signature | TokenError::Issuer | TokenError::WrongRoom => error.code().into(),
+            _ => PublicError::new(error.code(), error.to_string()),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
   const tiles = new Tiles();
   const chat = new Chat(room);
   const view = makeView(options, tiles, chat);
-  let over = false;
+  let joined = false;
 
   const update = (participant: Participant) => {
     // A participant who left may still be in events that were under way.
@@ -93,8 +93,8 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
       updateAll();
     })
     .on(RoomEvent.Disconnected, (reason) => {
-      if (over) return;
-      over = true;
+      // A connection that never came about is told by what `connect` throws.
+      if (!joined) return;
       window.removeEventListener('keydown', onKey);
       tiles.clear();
       options.onEnd(reason);
@@ -140,13 +140,9 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
     }
   };
 
-  try {
-    // The gateway that served the page is the one to speak to.
-    await room.connect(location.origin, options.token);
-  } catch (error) {
-    over = true;
-    throw error;
-  }
+  // The gateway that served the page is the one to speak to.
+  await room.connect(location.origin, options.token);
+  joined = true;
   window.addEventListener('keydown', onKey);
   app.replaceChildren(view.root);
   set(view.root, { 'data-state': room.state });

@@ -1,10 +1,12 @@
 // The room before the room: name, preview, devices.
 import {
   createLocalAudioTrack,
+  createLocalTracks,
   createLocalVideoTrack,
   type LocalAudioTrack,
   type LocalVideoTrack,
   Room,
+  Track,
 } from 'livekit-client';
 import { h, icon, set, type Icon } from './dom.ts';
 
@@ -23,12 +25,15 @@ interface Options {
 }
 
 const NAME_KEY = 'plenum.name';
+const DEVICE_PATIENCE_MS = 3000;
 
 /** Shows the preview until the person joins. */
 export function showPrejoin(app: HTMLElement, options: Options): void {
   let audio: LocalAudioTrack | null = null;
   let video: LocalVideoTrack | null = null;
   let done = false;
+  let joining = false;
+  let opening: Promise<void> = Promise.resolve();
 
   const picture = h('video', {
     class: 'preview-video',
@@ -98,6 +103,24 @@ export function showPrejoin(app: HTMLElement, options: Options): void {
     showState();
   }
 
+  /** Both at once, so that browsers ask once; each alone where that fails. */
+  async function openBoth(): Promise<void> {
+    try {
+      for (const track of await createLocalTracks({ audio: true, video: true })) {
+        if (done) track.stop();
+        else if (track.kind === Track.Kind.Video) video = track as LocalVideoTrack;
+        else audio = track as LocalAudioTrack;
+      }
+      video?.attach(picture);
+      hint.textContent = '';
+      await listDevices();
+      showState();
+    } catch {
+      await openVideo();
+      await openAudio();
+    }
+  }
+
   async function listDevices(): Promise<void> {
     fill(micSelect, await Room.getLocalDevices('audioinput', false), await audio?.getDeviceId());
     fill(cameraSelect, await Room.getLocalDevices('videoinput', false), await video?.getDeviceId());
@@ -148,9 +171,13 @@ export function showPrejoin(app: HTMLElement, options: Options): void {
       ),
     join,
   );
-  form.addEventListener('submit', (event) => {
+  form.addEventListener('submit', async (event) => {
     event.preventDefault();
-    if (done) return;
+    if (done || joining) return;
+    joining = true;
+    join.disabled = true;
+    // Who clicks before the devices are there wants them all the same, but does not wait for ever.
+    await Promise.race([opening, new Promise((resolve) => setTimeout(resolve, DEVICE_PATIENCE_MS))]);
     done = true;
     const chosen = options.fixedName ?? name.value.trim();
     if (options.fixedName === null) remember(chosen);
@@ -165,7 +192,7 @@ export function showPrejoin(app: HTMLElement, options: Options): void {
   if (options.canPublish) {
     showState();
     hint.textContent = 'Starting your camera…';
-    void openVideo().then(() => openAudio());
+    opening = openBoth();
   }
 }
 

@@ -42,9 +42,10 @@ export const PASSING = new Set([
 
 /** Words for a line of the catalogue; null where the text is not one. */
 export function fromCatalogue(line: string): Words | null {
-  const match = /^([A-Z][A-Za-z]+): (.+?)(?: \(requested room does not exist\))?\.? Remedy: (.+?)\.?$/s.exec(
-    line.trim(),
-  );
+  const match =
+    /(?:^|: )([A-Z][A-Za-z]+): (.+?)(?: \(requested room does not exist\))?\.? Remedy: (.+?)\.?$/s.exec(
+      line.trim(),
+    );
   if (!match?.[1] || !match[2] || !match[3]) return null;
   return words(match[1], match[2], match[3]);
 }

@@ -24,7 +24,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Method, Request, Response, header};
-use k8s_openapi::jiff::{Timestamp, Unit};
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use serde_json::{Value, json};
 
@@ -252,5 +252,5 @@ fn query_of(request: &Request<Body>) -> HashMap<String, String> {
 
 /// A point in time as Kubernetes writes it: whole seconds.
 fn seconds(at: Timestamp) -> String {
-    at.round(Unit::Second).unwrap_or(at).to_string()
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
