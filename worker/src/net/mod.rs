@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::BytesMut;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::forward::drops::{Drop, DropCounters};
@@ -49,6 +50,26 @@ impl SendBatch {
     pub(crate) fn push(&mut self, route: Route, packet: BytesMut) {
         self.packets.push((route, packet));
     }
+}
+
+/// Queues of the media socket: a burst of key frames to everybody must fit. The kernel clamps it to
+/// `net.core.rmem_max` and `wmem_max`.
+const QUEUE: usize = 8 * 1024 * 1024;
+
+/// A non-blocking socket with long queues.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // One port for both families.
+        socket.set_only_v6(false)?;
+    }
+    // Short queues still work, only worse.
+    let _ = socket.set_recv_buffer_size(QUEUE);
+    let _ = socket.set_send_buffer_size(QUEUE);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
 /// The media socket.

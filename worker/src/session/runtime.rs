@@ -106,8 +106,7 @@ pub fn start(
 ) -> Result<(MediaHandle, mpsc::UnboundedReceiver<Event>, SocketAddr), MediaError> {
     let identity = Identity::generate().map_err(|e| MediaError::Certificate(e.to_string()))?;
     let bind = |source| MediaError::Bind { address: config.udp, source };
-    let socket = std::net::UdpSocket::bind(config.udp).map_err(bind)?;
-    socket.set_nonblocking(true).map_err(bind)?;
+    let socket = crate::net::bind(config.udp).map_err(bind)?;
     let local = socket.local_addr().map_err(bind)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
