@@ -2,7 +2,7 @@
 
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
 import { waitFor } from './wait.mjs';
@@ -17,12 +17,36 @@ const KUBECONFIG =
   execFileSync(fileURLToPath(new URL('../../cluster/kubeconfig', import.meta.url)), {
     encoding: 'utf8',
   }).trim();
-const BESIDE = join(dirname(KUBECONFIG), 'bin/kubectl');
-const KUBECTL = process.env.KUBECTL ?? (existsSync(BESIDE) ? BESIDE : 'kubectl');
+/** A tool beside the kubeconfig, as the local cluster has them, else that on PATH. */
+function tool(name) {
+  const beside = join(dirname(KUBECONFIG), 'bin', name);
+  return existsSync(beside) ? beside : name;
+}
+const KUBECTL = process.env.KUBECTL ?? tool('kubectl');
+const HELM = process.env.HELM ?? tool('helm');
 const ENV = { ...process.env, KUBECONFIG };
 
-/** A call of kubectl that answered with an error. */
-export class KubectlError extends Error {}
+/** A command that answered with an error. */
+export class CommandError extends Error {}
+
+function run(command, args, input) {
+  return new Promise((resolve, reject) => {
+    const child = execFile(
+      command,
+      args,
+      { env: ENV, maxBuffer: 64 << 20, timeout: 120_000 },
+      (error, stdout, stderr) => {
+        if (!error) resolve(stdout);
+        else
+          reject(
+            new CommandError(`${basename(command)} ${args.join(' ')}: ${stderr.trim() || error.message}`),
+          );
+      },
+    );
+    child.stdin.on('error', () => {});
+    child.stdin.end(typeof input === 'object' ? JSON.stringify(input) : input);
+  });
+}
 
 /**
  * Runs kubectl and answers its standard output.
@@ -31,21 +55,10 @@ export class KubectlError extends Error {}
  * @param {string | object} [input] Standard input; an object is sent as JSON.
  * @returns {Promise<string>}
  */
-export function kubectl(args, input) {
-  return new Promise((resolve, reject) => {
-    const child = execFile(
-      KUBECTL,
-      args,
-      { env: ENV, maxBuffer: 64 << 20, timeout: 120_000 },
-      (error, stdout, stderr) => {
-        if (!error) resolve(stdout);
-        else reject(new KubectlError(`kubectl ${args.join(' ')}: ${stderr.trim() || error.message}`));
-      },
-    );
-    child.stdin.on('error', () => {});
-    child.stdin.end(typeof input === 'object' ? JSON.stringify(input) : input);
-  });
-}
+export const kubectl = (args, input) => run(KUBECTL, args, input);
+
+/** Runs helm and answers its standard output. */
+export const helm = (args) => run(HELM, args);
 
 /** Runs kubectl with `-o json` and answers the object. */
 export async function json(...args) {
