@@ -11,7 +11,9 @@ const MS: Duration = Duration::from_millis(1);
 
 fn server_offer(server: &mut Server, session: SessionId) -> (u32, String) {
     server.event("offer", |e| match e {
-        Event::Offer { session: s, id, sdp, .. } if *s == session => Some((*id, sdp.clone())),
+        Event::Offer {
+            session: s, id, sdp, ..
+        } if *s == session => Some((*id, sdp.clone())),
         _ => None,
     })
 }
@@ -31,12 +33,23 @@ fn media_goes_from_a_publisher_leg_to_a_subscriber_leg() {
 
     // The server speaks first on the subscriber leg, with data alone.
     let (id, offer) = server_offer(&mut server, bob_id);
-    assert!(offer.contains("m=application") && !offer.contains("m=audio"), "{offer}");
+    assert!(
+        offer.contains("m=application") && !offer.contains("m=audio"),
+        "{offer}"
+    );
     assert_eq!(line(&offer, "a=setup:"), "actpass");
-    server.media.send(Command::Answer { session: bob_id, id, sdp: bob.describe("active", &[application()]) });
+    server.media.send(Command::Answer {
+        session: bob_id,
+        id,
+        sdp: bob.describe("active", &[application()]),
+    });
     bob.connect(&offer);
     server.event("connected", |e| match e {
-        Event::Connected { session, leg: Leg::Subscriber, .. } if *session == bob_id => Some(()),
+        Event::Connected {
+            session,
+            leg: Leg::Subscriber,
+            ..
+        } if *session == bob_id => Some(()),
         _ => None,
     });
 
@@ -44,7 +57,10 @@ fn media_goes_from_a_publisher_leg_to_a_subscriber_leg() {
     server.expect(alice_id, "cam", "TR_cam", MediaKind::Video);
     server.subscribe(bob_id, "TR_mic");
     server.subscribe(bob_id, "TR_cam");
-    let sections = [audio("sendonly", Some("mic")), video("sendonly", Some("cam"), &[])];
+    let sections = [
+        audio("sendonly", Some("mic")),
+        video("sendonly", Some("cam"), &[]),
+    ];
     let answer = server.answer(alice_id, 1, alice.describe("actpass", &sections));
     alice.connect(&answer);
 
@@ -52,14 +68,32 @@ fn media_goes_from_a_publisher_leg_to_a_subscriber_leg() {
     let (id, offer) = server_offer(&mut server, bob_id);
     assert_eq!(offer.matches("a=sendonly").count(), 2, "{offer}");
     assert!(offer.contains("a=msid:PA_x|TR_mic TR_mic") && offer.contains("a=msid:PA_x|TR_cam TR_cam"));
-    let answer = bob.describe("active", &[application(), audio("recvonly", None), video("recvonly", None, &[])]);
-    server.media.send(Command::Answer { session: bob_id, id, sdp: answer });
+    let answer = bob.describe(
+        "active",
+        &[
+            application(),
+            audio("recvonly", None),
+            video("recvonly", None, &[]),
+        ],
+    );
+    server.media.send(Command::Answer {
+        session: bob_id,
+        id,
+        sdp: answer,
+    });
     is_bound(&mut server, bob_id, "TR_mic");
     is_bound(&mut server, bob_id, "TR_cam");
 
     for i in 0..10u16 {
         alice.send_rtp(&packet(111, 1, i, u32::from(i) * 960, &[(4, b"0")], &[7; 20]));
-        alice.send_rtp(&packet(96, 2, i, u32::from(i) * 3000, &[(4, b"1")], &vp8(i, i == 0, 9)));
+        alice.send_rtp(&packet(
+            96,
+            2,
+            i,
+            u32::from(i) * 3000,
+            &[(4, b"1")],
+            &vp8(i, i == 0, 9),
+        ));
         bob.pump(10 * MS);
     }
     bob.pump(40 * MS);
@@ -67,16 +101,53 @@ fn media_goes_from_a_publisher_leg_to_a_subscriber_leg() {
     assert_eq!((count(111), count(96)), (10, 10));
 
     // Unsubscribed, the section goes inactive, and is taken by the next track.
-    server.media.send(Command::Unsubscribe { session: bob_id, sid: TrackSid::from("TR_mic") });
+    server.media.send(Command::Unsubscribe {
+        session: bob_id,
+        sid: TrackSid::from("TR_mic"),
+    });
     let (id, offer) = server_offer(&mut server, bob_id);
-    assert_eq!((offer.matches("a=sendonly").count(), offer.matches("a=inactive").count()), (1, 1));
-    let answer = bob.describe("active", &[application(), audio("inactive", None), video("recvonly", None, &[])]);
-    server.media.send(Command::Answer { session: bob_id, id, sdp: answer });
+    assert_eq!(
+        (
+            offer.matches("a=sendonly").count(),
+            offer.matches("a=inactive").count()
+        ),
+        (1, 1)
+    );
+    let answer = bob.describe(
+        "active",
+        &[
+            application(),
+            audio("inactive", None),
+            video("recvonly", None, &[]),
+        ],
+    );
+    server.media.send(Command::Answer {
+        session: bob_id,
+        id,
+        sdp: answer,
+    });
     server.subscribe(bob_id, "TR_mic");
     let (id, offer) = server_offer(&mut server, bob_id);
-    assert_eq!((offer.matches("m=audio").count(), offer.matches("a=sendonly").count()), (1, 2));
-    let answer = bob.describe("active", &[application(), audio("recvonly", None), video("recvonly", None, &[])]);
-    server.media.send(Command::Answer { session: bob_id, id, sdp: answer });
+    assert_eq!(
+        (
+            offer.matches("m=audio").count(),
+            offer.matches("a=sendonly").count()
+        ),
+        (1, 2)
+    );
+    let answer = bob.describe(
+        "active",
+        &[
+            application(),
+            audio("recvonly", None),
+            video("recvonly", None, &[]),
+        ],
+    );
+    server.media.send(Command::Answer {
+        session: bob_id,
+        id,
+        sdp: answer,
+    });
     is_bound(&mut server, bob_id, "TR_mic");
     bob.rtp.clear();
     alice.send_rtp(&packet(111, 1, 50, 50 * 960, &[(4, b"0")], &[7; 20]));
@@ -94,6 +165,8 @@ fn an_answer_to_nothing_is_refused() {
     for (session, id) in [(single, 1), (dual, id + 5), (SessionId(99), 1)] {
         let sdp = client.describe("active", &[application()]);
         server.media.send(Command::Answer { session, id, sdp });
-        server.event("refused", |e| matches!(e, Event::Refused { session: s, .. } if *s == session).then_some(()));
+        server.event("refused", |e| {
+            matches!(e, Event::Refused { session: s, .. } if *s == session).then_some(())
+        });
     }
 }

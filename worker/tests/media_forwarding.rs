@@ -5,7 +5,9 @@ mod media_support;
 use std::time::Duration;
 
 use media_support::*;
-use plenum_worker::session::api::{Command, Event, MediaKind, Quality, SessionId, Topology, TrackSid, TransportEnd};
+use plenum_worker::session::api::{
+    Command, Event, MediaKind, Quality, SessionId, Topology, TrackSid, TransportEnd,
+};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -27,26 +29,51 @@ fn pair(section: impl Fn(&str, Option<&str>) -> String, kind: MediaKind) -> Pair
     let offer = alice.describe("actpass", &[application(), section("sendonly", Some("cid"))]);
     let answer = server.answer(alice_id, 1, offer);
     assert!(answer.contains("a=recvonly"), "{answer}");
-    server.event("live", |e| matches!(e, Event::TrackLive { session, .. } if *session == alice_id).then_some(()));
+    server.event("live", |e| {
+        matches!(e, Event::TrackLive { session, .. } if *session == alice_id).then_some(())
+    });
     alice.connect(&answer);
 
-    let placeholders = [application(), audio("recvonly", None), video("recvonly", None, &[])];
+    let placeholders = [
+        application(),
+        audio("recvonly", None),
+        video("recvonly", None, &[]),
+    ];
     let first = server.answer(bob_id, 1, bob.describe("actpass", &placeholders));
-    assert_eq!(first.matches("a=inactive").count(), 2, "unused placeholders are inactive: {first}");
+    assert_eq!(
+        first.matches("a=inactive").count(),
+        2,
+        "unused placeholders are inactive: {first}"
+    );
     bob.connect(&first);
     server.subscribe(bob_id, "TR_a");
     let need = server.event("need", |e| match e {
-        Event::NeedSections { session, audios, videos } if *session == bob_id => Some((*audios, *videos)),
+        Event::NeedSections {
+            session,
+            audios,
+            videos,
+        } if *session == bob_id => Some((*audios, *videos)),
         _ => None,
     });
     assert_eq!(need, (0, 0), "a placeholder is free");
     let bob_answer = server.answer(bob_id, 2, bob.describe("actpass", &placeholders));
     assert!(bob_answer.contains("a=msid:PA_x|TR_a TR_a"), "{bob_answer}");
-    server.event("bound", |e| matches!(e, Event::SubscriptionBound { session, .. } if *session == bob_id).then_some(()));
+    server.event("bound", |e| {
+        matches!(e, Event::SubscriptionBound { session, .. } if *session == bob_id).then_some(())
+    });
     for (who, name) in [(alice_id, "alice"), (bob_id, "bob")] {
-        server.event(name, |e| matches!(e, Event::Connected { session, .. } if *session == who).then_some(()));
+        server.event(name, |e| {
+            matches!(e, Event::Connected { session, .. } if *session == who).then_some(())
+        });
     }
-    Pair { server, alice, bob, alice_id, bob_id, bob_answer }
+    Pair {
+        server,
+        alice,
+        bob,
+        alice_id,
+        bob_id,
+        bob_answer,
+    }
 }
 
 #[test]
@@ -54,15 +81,30 @@ fn audio_is_forwarded_and_its_level_told() {
     let mut p = pair(audio, MediaKind::Audio);
     for i in 0..20u16 {
         let ext: [(u8, &[u8]); 2] = [(4, b"1"), (1, &[20])];
-        p.alice.send_rtp(&packet(111, 77, 100 + i, u32::from(i) * 960, &ext, &[i as u8; 30]));
+        p.alice.send_rtp(&packet(
+            111,
+            77,
+            100 + i,
+            u32::from(i) * 960,
+            &ext,
+            &[i as u8; 30],
+        ));
         p.bob.pump(8 * MS);
     }
     p.bob.pump(50 * MS);
     assert_eq!(p.bob.rtp.len(), 20);
-    let ssrc: u32 = line(&p.bob_answer, "a=ssrc:").split(' ').next().unwrap().parse().unwrap();
+    let ssrc: u32 = line(&p.bob_answer, "a=ssrc:")
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     for (i, w) in p.bob.rtp.windows(2).enumerate() {
         assert_eq!(w[0].header.ssrc, ssrc);
-        assert_eq!(w[1].header.sequence_number, w[0].header.sequence_number.wrapping_add(1));
+        assert_eq!(
+            w[1].header.sequence_number,
+            w[0].header.sequence_number.wrapping_add(1)
+        );
         assert_eq!(w[1].header.timestamp.wrapping_sub(w[0].header.timestamp), 960);
         assert_eq!(w[0].payload[0], i as u8);
         // The subscriber's MID, and the level passed on.
@@ -73,19 +115,29 @@ fn audio_is_forwarded_and_its_level_told() {
         Event::Levels { levels } => levels.first().cloned(),
         _ => None,
     });
-    assert_eq!((level.session, &*level.sid, level.level_dbov), (p.alice_id, "TR_a", 20));
+    assert_eq!(
+        (level.session, &*level.sid, level.level_dbov),
+        (p.alice_id, "TR_a", 20)
+    );
 
     // Muted: nothing goes. Unmuted: the numbers run on.
     let last = p.bob.rtp.last().unwrap().header.sequence_number;
-    p.server.media.send(Command::Mute { sid: TrackSid::from("TR_a"), muted: true });
+    p.server.media.send(Command::Mute {
+        sid: TrackSid::from("TR_a"),
+        muted: true,
+    });
     std::thread::sleep(30 * MS);
     p.bob.rtp.clear();
     for i in 20..25u16 {
-        p.alice.send_rtp(&packet(111, 77, 100 + i, u32::from(i) * 960, &[], &[1; 30]));
+        p.alice
+            .send_rtp(&packet(111, 77, 100 + i, u32::from(i) * 960, &[], &[1; 30]));
     }
     p.bob.pump(60 * MS);
     assert!(p.bob.rtp.is_empty());
-    p.server.media.send(Command::Mute { sid: TrackSid::from("TR_a"), muted: false });
+    p.server.media.send(Command::Mute {
+        sid: TrackSid::from("TR_a"),
+        muted: false,
+    });
     std::thread::sleep(30 * MS);
     p.alice.send_rtp(&packet(111, 77, 125, 25 * 960, &[], &[1; 30]));
     p.bob.pump(60 * MS);
@@ -98,12 +150,16 @@ fn reports_and_transport_feedback_reach_the_publisher() {
     for i in 0..60u16 {
         let wide = i.to_be_bytes();
         let ext: [(u8, &[u8]); 2] = [(4, b"1"), (5, &wide)];
-        p.alice.send_rtp(&packet(96, 77, i, u32::from(i) * 3000, &ext, &vp8(i, i == 0, 1)));
+        p.alice
+            .send_rtp(&packet(96, 77, i, u32::from(i) * 3000, &ext, &vp8(i, i == 0, 1)));
         p.alice.pump(20 * MS);
     }
     p.alice.pump(100 * MS);
     let wide = feedback(&p.alice, 205, 15);
-    let reported: usize = wide.iter().map(|f| usize::from(u16::from_be_bytes([f[14], f[15]]))).sum();
+    let reported: usize = wide
+        .iter()
+        .map(|f| usize::from(u16::from_be_bytes([f[14], f[15]])))
+        .sum();
     assert_eq!(reported, 60, "every packet is reported once");
     assert!(!feedback(&p.alice, 201, 0).is_empty(), "receiver reports");
     p.bob.pump(20 * MS);
@@ -115,7 +171,13 @@ fn reports_and_transport_feedback_reach_the_publisher() {
         _ => None,
     });
     let of = |id| statistics.iter().find(|s| s.session == Some(id)).unwrap();
-    assert_eq!((of(p.alice_id).published[0].packets, of(p.bob_id).subscribed[0].packets), (60, 60));
+    assert_eq!(
+        (
+            of(p.alice_id).published[0].packets,
+            of(p.bob_id).subscribed[0].packets
+        ),
+        (60, 60)
+    );
     assert_eq!(of(p.bob_id).remote, Some(p.bob.socket.local_addr().unwrap()));
 }
 
@@ -132,7 +194,14 @@ fn losses_are_repaired_on_both_sides() {
         let ext: [(u8, &[u8]); 1] = [(4, b"1")];
         // Alice's 10 and 11 never arrive at first.
         if !(10..12).contains(&i) {
-            p.alice.send_rtp(&packet(96, 77, i, u32::from(i) * 3000, &ext, &vp8(i, i == 0, i as u8)));
+            p.alice.send_rtp(&packet(
+                96,
+                77,
+                i,
+                u32::from(i) * 3000,
+                &ext,
+                &vp8(i, i == 0, i as u8),
+            ));
         }
         p.bob.pump(5 * MS);
     }
@@ -144,12 +213,24 @@ fn losses_are_repaired_on_both_sides() {
     for i in 10..12u16 {
         let mut payload = i.to_be_bytes().to_vec();
         payload.extend_from_slice(&vp8(i, false, i as u8));
-        p.alice.send_rtp(&packet(97, 78, 500 + i, u32::from(i) * 3000, &[(4, b"1")], &payload));
+        p.alice.send_rtp(&packet(
+            97,
+            78,
+            500 + i,
+            u32::from(i) * 3000,
+            &[(4, b"1")],
+            &payload,
+        ));
     }
     p.bob.pump(60 * MS);
     let media = p.bob.rtp[0].header.ssrc;
     let first = p.bob.rtp[0].header.sequence_number;
-    let have: Vec<u16> = p.bob.rtp.iter().map(|r| r.header.sequence_number.wrapping_sub(first)).collect();
+    let have: Vec<u16> = p
+        .bob
+        .rtp
+        .iter()
+        .map(|r| r.header.sequence_number.wrapping_sub(first))
+        .collect();
     assert!(have.contains(&10) && have.contains(&11), "{have:?}");
     let lost: Vec<u16> = (0..40).filter(|i| !have.contains(i)).collect();
     assert!(!lost.is_empty());
@@ -185,7 +266,8 @@ fn layers(p: &mut Pair, frame: u16, key: [bool; 3], on: [bool; 3]) {
             let ext: [(u8, &[u8]); 2] = [(4, b"1"), (10, rid.as_bytes())];
             let stamp = u32::from(frame) * 3000 + i as u32 * 1_000_000;
             let payload = vp8(frame + 1000 * i as u16, key[i], i as u8);
-            p.alice.send_rtp(&packet(96, 100 + i as u32, frame, stamp, &ext, &payload));
+            p.alice
+                .send_rtp(&packet(96, 100 + i as u32, frame, stamp, &ext, &payload));
         }
     }
     p.bob.pump(15 * MS);
@@ -206,8 +288,10 @@ fn layers_change_at_key_frames_and_look_like_one_stream() {
         layers(&mut p, i, [false; 3], all);
     }
     // The top layer is wanted: its key frame is asked for, and only then it comes.
-    let asked: Vec<u32> =
-        feedback(&p.alice, 206, 1).iter().map(|f| u32::from_be_bytes([f[8], f[9], f[10], f[11]])).collect();
+    let asked: Vec<u32> = feedback(&p.alice, 206, 1)
+        .iter()
+        .map(|f| u32::from_be_bytes([f[8], f[9], f[10], f[11]]))
+        .collect();
     assert!(asked.contains(&102), "{asked:?}");
     layers(&mut p, 8, [false, false, true], all);
     assert_eq!(last_layer(&p), 2);
@@ -219,13 +303,20 @@ fn layers_change_at_key_frames_and_look_like_one_stream() {
     for i in 9..12 {
         layers(&mut p, i, [false; 3], all);
     }
-    assert_eq!(last_layer(&p), 2, "the old layer runs until the new one's key frame");
+    assert_eq!(
+        last_layer(&p),
+        2,
+        "the old layer runs until the new one's key frame"
+    );
     layers(&mut p, 12, [true, false, false], all);
     layers(&mut p, 13, [false; 3], all);
     assert_eq!(last_layer(&p), 0);
     // One stream: numbers without a hole, times and picture ids that rise.
     for w in p.bob.rtp.windows(2) {
-        assert_eq!(w[1].header.sequence_number, w[0].header.sequence_number.wrapping_add(1));
+        assert_eq!(
+            w[1].header.sequence_number,
+            w[0].header.sequence_number.wrapping_add(1)
+        );
         let step = w[1].header.timestamp.wrapping_sub(w[0].header.timestamp);
         assert!(step > 0 && step < 90_000, "{step}");
         let picture = |r: &rtc::rtp::Packet| u16::from_be_bytes([r.payload[2] & 0x7F, r.payload[3]]);
@@ -233,7 +324,11 @@ fn layers_change_at_key_frames_and_look_like_one_stream() {
         assert_eq!(w[1].header.ssrc, w[0].header.ssrc);
     }
     // Paused, nothing comes.
-    p.server.media.send(Command::SetLayer { session: p.bob_id, sid: TrackSid::from("TR_a"), quality: None });
+    p.server.media.send(Command::SetLayer {
+        session: p.bob_id,
+        sid: TrackSid::from("TR_a"),
+        quality: None,
+    });
     std::thread::sleep(30 * MS);
     p.bob.rtp.clear();
     layers(&mut p, 14, [true; 3], all);
@@ -279,10 +374,17 @@ fn media_follows_the_nominated_address() {
 fn an_ice_restart_changes_credentials_and_keeps_the_keys() {
     let mut p = pair(audio, MediaKind::Audio);
     p.bob.ufrag = "restarted".to_owned();
-    let sections = [application(), audio("recvonly", None), video("recvonly", None, &[])];
+    let sections = [
+        application(),
+        audio("recvonly", None),
+        video("recvonly", None, &[]),
+    ];
     let answer = p.server.answer(p.bob_id, 3, p.bob.describe("actpass", &sections));
     assert_ne!(line(&answer, "a=ice-ufrag:"), line(&p.bob_answer, "a=ice-ufrag:"));
-    assert_eq!(line(&answer, "a=fingerprint:"), line(&p.bob_answer, "a=fingerprint:"));
+    assert_eq!(
+        line(&answer, "a=fingerprint:"),
+        line(&p.bob_answer, "a=fingerprint:")
+    );
     p.bob.move_socket();
     p.bob.ice(&answer);
     p.alice.send_rtp(&packet(111, 77, 1, 0, &[(4, b"1")], &[1; 30]));
@@ -293,15 +395,23 @@ fn an_ice_restart_changes_credentials_and_keeps_the_keys() {
 #[test]
 fn a_track_that_is_no_longer_sent_ends() {
     let mut p = pair(audio, MediaKind::Audio);
-    let offer = p.alice.describe("actpass", &[application(), audio("inactive", None)]);
+    let offer = p
+        .alice
+        .describe("actpass", &[application(), audio("inactive", None)]);
     p.server.answer(p.alice_id, 2, offer);
     p.server.event("ended", |e| match e {
         Event::TrackEnded { sid, .. } => Some(assert_eq!(&**sid, "TR_a")),
         _ => None,
     });
     // Bob's section is released at his next offer.
-    p.server.event("need", |e| matches!(e, Event::NeedSections { session, .. } if *session == p.bob_id).then_some(()));
-    let sections = [application(), audio("recvonly", None), video("recvonly", None, &[])];
+    p.server.event("need", |e| {
+        matches!(e, Event::NeedSections { session, .. } if *session == p.bob_id).then_some(())
+    });
+    let sections = [
+        application(),
+        audio("recvonly", None),
+        video("recvonly", None, &[]),
+    ];
     let answer = p.server.answer(p.bob_id, 3, p.bob.describe("actpass", &sections));
     assert!(!answer.contains("a=sendonly"), "{answer}");
 }
@@ -328,14 +438,20 @@ fn a_wrong_fingerprint_ends_the_leg() {
 fn nonsense_is_refused_and_counted() {
     let mut server = Server::start();
     let session = server.open(Topology::Single);
-    for (id, sdp) in [(1, String::new()), (2, "v=0\r\n".to_owned()), (3, "x".repeat(300_000))] {
+    for (id, sdp) in [
+        (1, String::new()),
+        (2, "v=0\r\n".to_owned()),
+        (3, "x".repeat(300_000)),
+    ] {
         server.media.send(Command::Offer {
             session,
             leg: plenum_worker::session::api::Leg::Publisher,
             id,
             sdp,
         });
-        server.event("refused", |e| matches!(e, Event::Refused { id: i, .. } if *i == id).then_some(()));
+        server.event("refused", |e| {
+            matches!(e, Event::Refused { id: i, .. } if *i == id).then_some(())
+        });
     }
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     for first in 0..=255u8 {

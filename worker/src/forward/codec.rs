@@ -67,7 +67,9 @@ impl Codec {
 /// SPS or IDR, alone, aggregated or as a first fragment.
 fn h264_key_frame(payload: &[u8]) -> bool {
     let is_start = |nal: u8| matches!(nal & 0x1F, 5 | 7);
-    let Some(&first) = payload.first() else { return false };
+    let Some(&first) = payload.first() else {
+        return false;
+    };
     match first & 0x1F {
         24 => {
             let mut rest = payload.get(1..).unwrap_or_default();
@@ -97,7 +99,11 @@ fn vp9_key_frame(payload: &[u8]) -> bool {
     }
     let mut at = 1;
     if b0 & 0x80 != 0 {
-        at += if payload.get(1).is_some_and(|b| b & 0x80 != 0) { 2 } else { 1 };
+        at += if payload.get(1).is_some_and(|b| b & 0x80 != 0) {
+            2
+        } else {
+            1
+        };
     }
     payload.get(at).is_some_and(|layer| (layer >> 1) & 7 == 0)
 }
@@ -265,10 +271,23 @@ mod tests {
     fn vp8_descriptor_is_read_and_rewritten() {
         let mut p = vp8(0x1234, 7, 3, true);
         let d = Vp8::parse(&p).unwrap();
-        assert_eq!((d.key_frame, d.picture_id, d.tl0_index, d.key_index), (true, Some((0x1234, true)), Some(7), Some(3)));
-        d.rewrite(&mut p, &Vp8Numbers { picture_id: 0x7001, tl0_index: 200, key_index: 31 });
+        assert_eq!(
+            (d.key_frame, d.picture_id, d.tl0_index, d.key_index),
+            (true, Some((0x1234, true)), Some(7), Some(3))
+        );
+        d.rewrite(
+            &mut p,
+            &Vp8Numbers {
+                picture_id: 0x7001,
+                tl0_index: 200,
+                key_index: 31,
+            },
+        );
         let d = Vp8::parse(&p).unwrap();
-        assert_eq!((d.picture_id, d.tl0_index, d.key_index), (Some((0x7001, true)), Some(200), Some(31)));
+        assert_eq!(
+            (d.picture_id, d.tl0_index, d.key_index),
+            (Some((0x7001, true)), Some(200), Some(31))
+        );
         assert!(!Vp8::parse(&vp8(1, 1, 1, false)).unwrap().key_frame);
     }
 
@@ -279,9 +298,23 @@ mod tests {
         assert_eq!(m.map(&a, true).picture_id, 100);
         let b = Vp8::parse(&vp8(0x7FFF, 255, 30, true)).unwrap();
         m.switch(&b);
-        assert_eq!(m.map(&b, true), Vp8Numbers { picture_id: 101, tl0_index: 11, key_index: 2 });
+        assert_eq!(
+            m.map(&b, true),
+            Vp8Numbers {
+                picture_id: 101,
+                tl0_index: 11,
+                key_index: 2
+            }
+        );
         let c = Vp8::parse(&vp8(0, 0, 30, false)).unwrap();
-        assert_eq!(m.map(&c, true), Vp8Numbers { picture_id: 102, tl0_index: 12, key_index: 2 });
+        assert_eq!(
+            m.map(&c, true),
+            Vp8Numbers {
+                picture_id: 102,
+                tl0_index: 12,
+                key_index: 2
+            }
+        );
     }
 
     #[test]

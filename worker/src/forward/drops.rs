@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// A reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Drop {
+pub(crate) enum Drop {
     /// Neither STUN, DTLS, RTP nor RTCP (RFC 7983).
     NotOurs,
     /// From an address that never passed a STUN check.
@@ -38,7 +38,7 @@ pub enum Drop {
 }
 
 /// How many reasons there are.
-pub const REASONS: usize = 13;
+pub(crate) const REASONS: usize = 13;
 
 const ALL: [(Drop, &str); REASONS] = [
     (Drop::NotOurs, "not_ours"),
@@ -70,9 +70,14 @@ impl DropCounters {
     }
 
     /// Each reason's label and count.
-    pub fn read(&self) -> [(&'static str, u64); REASONS] {
+    pub fn read(&self) -> [(&'static str, u64); 13] {
         ALL.map(|(reason, label)| {
-            (label, self.counts.get(reason as usize).map_or(0, |c| c.load(Ordering::Relaxed)))
+            (
+                label,
+                self.counts
+                    .get(reason as usize)
+                    .map_or(0, |c| c.load(Ordering::Relaxed)),
+            )
         })
     }
 }

@@ -27,22 +27,43 @@ pub(crate) const COUNT: usize = 12;
 const ALL: [(Extension, &str); COUNT] = [
     (Extension::Mid, "urn:ietf:params:rtp-hdrext:sdes:mid"),
     (Extension::Rid, "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"),
-    (Extension::RepairedRid, "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"),
-    (Extension::AudioLevel, "urn:ietf:params:rtp-hdrext:ssrc-audio-level"),
-    (Extension::AbsSendTime, "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"),
+    (
+        Extension::RepairedRid,
+        "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
+    ),
+    (
+        Extension::AudioLevel,
+        "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+    ),
+    (
+        Extension::AbsSendTime,
+        "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+    ),
     (
         Extension::TransportCc,
         "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
     ),
     (Extension::VideoOrientation, "urn:3gpp:video-orientation"),
-    (Extension::PlayoutDelay, "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"),
-    (Extension::ContentType, "http://www.webrtc.org/experiments/rtp-hdrext/video-content-type"),
-    (Extension::ColorSpace, "http://www.webrtc.org/experiments/rtp-hdrext/color-space"),
+    (
+        Extension::PlayoutDelay,
+        "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
+    ),
+    (
+        Extension::ContentType,
+        "http://www.webrtc.org/experiments/rtp-hdrext/video-content-type",
+    ),
+    (
+        Extension::ColorSpace,
+        "http://www.webrtc.org/experiments/rtp-hdrext/color-space",
+    ),
     (
         Extension::DependencyDescriptor,
         "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension",
     ),
-    (Extension::AbsCaptureTime, "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"),
+    (
+        Extension::AbsCaptureTime,
+        "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time",
+    ),
 ];
 
 impl Extension {

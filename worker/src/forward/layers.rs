@@ -42,7 +42,11 @@ pub(crate) fn choose(wanted: Option<Quality>, layers: &[LayerState], before: Opt
         _ => false,
     };
     let indexed: Vec<(usize, &LayerState)> = layers.iter().enumerate().collect();
-    let best = indexed.iter().filter(live).filter(|l| l.1.quality <= wanted).max_by_key(|l| l.1.quality);
+    let best = indexed
+        .iter()
+        .filter(live)
+        .filter(|l| l.1.quality <= wanted)
+        .max_by_key(|l| l.1.quality);
     let lowest = || indexed.iter().filter(live).min_by_key(|l| l.1.quality);
     best.or_else(lowest)
         .map(|l| l.0)
@@ -77,7 +81,11 @@ mod tests {
         let only_top = layers(t, [None, None, Some(0)]);
         assert_eq!(choose(Some(Quality::Low), &only_top, None), Some(2));
         let all_silent = layers(t, [Some(5000), Some(5000), Some(5000)]);
-        assert_eq!(choose(Some(Quality::High), &all_silent, None), Some(2), "a pause of all is not a switch");
+        assert_eq!(
+            choose(Some(Quality::High), &all_silent, None),
+            Some(2),
+            "a pause of all is not a switch"
+        );
         assert_eq!(choose(Some(Quality::High), &layers(t, [None; 3]), None), Some(0));
     }
 

@@ -5,7 +5,7 @@
 
 pub(crate) mod buffer;
 pub(crate) mod codec;
-pub mod drops;
+pub(crate) mod drops;
 pub(crate) mod extension;
 pub(crate) mod layers;
 pub(crate) mod levels;
@@ -32,10 +32,13 @@ use self::extension::Extension;
 use self::packet::Header;
 use self::peer::{Peer, Source};
 use self::srtp::{Srtp, SrtpError};
-use self::subscription::{Binding, Incoming1, Subscription};
+use self::subscription::{Arrived, Binding, Subscription};
 use self::track::{Track, TrackSpec};
 use crate::net::{Route, SendBatch};
 use crate::session::api::{Quality, SessionId, TrackSid};
+
+/// Packets that make feedback due at once.
+const TWCC_BURST: usize = 100;
 
 /// A leg, by its place in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,7 +67,6 @@ pub(crate) struct Forwarder {
     tracks: Vec<Option<Track>>,
     by_sid: HashMap<TrackSid, TrackKey>,
     drops: Arc<DropCounters>,
-    start: Instant,
     scratch: Vec<u8>,
     next_tick: Instant,
     next_levels: Instant,
@@ -77,7 +79,6 @@ impl Forwarder {
             tracks: Vec::new(),
             by_sid: HashMap::new(),
             drops,
-            start: now,
             scratch: Vec::with_capacity(2048),
             next_tick: now,
             next_levels: now,
@@ -85,9 +86,13 @@ impl Forwarder {
     }
 
     /// A new leg. `feedback_ssrc` is random.
-    pub(crate) fn add_peer(&mut self, session: SessionId, feedback_ssrc: u32) -> LegKey {
-        let peer = Peer::new(session, feedback_ssrc);
-        let free = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
+    pub(crate) fn add_peer(&mut self, feedback_ssrc: u32) -> LegKey {
+        let peer = Peer::new(feedback_ssrc);
+        let free = self
+            .peers
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.peers.len());
         match self.peers.get_mut(free) {
             Some(slot) => *slot = Some(peer),
             None => self.peers.push(Some(peer)),
@@ -139,7 +144,11 @@ impl Forwarder {
         let key = match self.by_sid.get(&spec.sid) {
             Some(key) => *key,
             None => {
-                let at = self.tracks.iter().position(Option::is_none).unwrap_or(self.tracks.len());
+                let at = self
+                    .tracks
+                    .iter()
+                    .position(Option::is_none)
+                    .unwrap_or(self.tracks.len());
                 if at == self.tracks.len() {
                     self.tracks.push(None);
                 }
@@ -147,7 +156,9 @@ impl Forwarder {
                 TrackKey(at)
             }
         };
-        let Some(slot) = self.tracks.get_mut(key.0) else { return };
+        let Some(slot) = self.tracks.get_mut(key.0) else {
+            return;
+        };
         let (leg, mid, ssrcs) = (spec.leg, spec.mid.clone(), spec.ssrcs.clone());
         match slot {
             Some(track) if track.spec.rids == spec.rids && track.spec.leg == leg => track.spec = spec,
@@ -192,7 +203,9 @@ impl Forwarder {
 
     /// Removes a track and its subscriptions.
     pub(crate) fn unpublish(&mut self, sid: &TrackSid) {
-        let Some(key) = self.by_sid.remove(sid) else { return };
+        let Some(key) = self.by_sid.remove(sid) else {
+            return;
+        };
         let track = self.tracks.get_mut(key.0).and_then(Option::take);
         for peer in self.peers.iter_mut().flatten() {
             peer.sending.retain(|_, (t, _)| *t != key);
@@ -204,10 +217,14 @@ impl Forwarder {
 
     /// Binds a subscription, in place of an earlier one of the same session. `false`: no such track.
     pub(crate) fn bind(&mut self, sid: &TrackSid, binding: Binding, seed: u32) -> bool {
-        let Some(key) = self.by_sid.get(sid).copied() else { return false };
+        let Some(key) = self.by_sid.get(sid).copied() else {
+            return false;
+        };
         self.unbind(sid, binding.session);
         let (leg, ssrc, rtx) = (binding.leg, binding.ssrc, binding.rtx_ssrc);
-        let Some(track) = self.track(key) else { return false };
+        let Some(track) = self.track(key) else {
+            return false;
+        };
         let video = track.video();
         let at = track.attach(Subscription::new(binding, video, seed));
         track.renew_requests();
@@ -220,7 +237,9 @@ impl Forwarder {
 
     /// Ends a subscription.
     pub(crate) fn unbind(&mut self, sid: &TrackSid, session: SessionId) {
-        let Some(track) = self.track_by_sid(sid) else { return };
+        let Some(track) = self.track_by_sid(sid) else {
+            return;
+        };
         let Some(at) = track.position(session) else { return };
         let old = track.subscriptions.get_mut(at).and_then(Option::take);
         if let Some(old) = old
@@ -233,8 +252,12 @@ impl Forwarder {
 
     /// The publisher changed its payload types. `false`: no such subscription.
     pub(crate) fn set_payloads(&mut self, sid: &TrackSid, session: SessionId, map: &PayloadMap) -> bool {
-        let Some(track) = self.track_by_sid(sid) else { return false };
-        let Some(at) = track.position(session) else { return false };
+        let Some(track) = self.track_by_sid(sid) else {
+            return false;
+        };
+        let Some(at) = track.position(session) else {
+            return false;
+        };
         match track.subscriptions.get_mut(at) {
             Some(Some(s)) => {
                 s.binding.payloads = map.clone();
@@ -245,7 +268,9 @@ impl Forwarder {
     }
 
     pub(crate) fn set_layer(&mut self, sid: &TrackSid, session: SessionId, quality: Option<Quality>) {
-        let Some(track) = self.track_by_sid(sid) else { return };
+        let Some(track) = self.track_by_sid(sid) else {
+            return;
+        };
         let Some(at) = track.position(session) else { return };
         if let Some(Some(s)) = track.subscriptions.get_mut(at) {
             s.binding.wanted = quality;
@@ -254,7 +279,9 @@ impl Forwarder {
     }
 
     pub(crate) fn mute(&mut self, sid: &TrackSid, muted: bool) {
-        let Some(track) = self.track_by_sid(sid) else { return };
+        let Some(track) = self.track_by_sid(sid) else {
+            return;
+        };
         if track.muted != muted {
             track.muted = muted;
             for s in track.subscriptions.iter_mut().flatten() {
@@ -285,7 +312,11 @@ impl Forwarder {
         batch: &mut SendBatch,
     ) -> Result<(), Drop> {
         let header = Header::parse(datagram).ok_or(Drop::BadRtp)?;
-        let peer = self.peers.get_mut(leg.0).and_then(Option::as_mut).ok_or(Drop::UnknownPeer)?;
+        let peer = self
+            .peers
+            .get_mut(leg.0)
+            .and_then(Option::as_mut)
+            .ok_or(Drop::UnknownPeer)?;
         let srtp = peer.srtp.as_mut().ok_or(Drop::NoKeys)?;
         let clear = srtp.open_rtp(datagram, &header).map_err(reason_of)?;
 
@@ -299,7 +330,13 @@ impl Forwarder {
                 Some(Extension::TransportCc) => {
                     if let (Some(r), [hi, lo]) = (&mut peer.twcc, value) {
                         r.record(u16::from_be_bytes([*hi, *lo]), now);
-                        peer.next_twcc.get_or_insert(now + reports::TWCC_INTERVAL);
+                        // A burst is reported before its feedback gets long.
+                        let soon = if r.pending() > TWCC_BURST {
+                            now
+                        } else {
+                            now + reports::TWCC_INTERVAL
+                        };
+                        peer.next_twcc = Some(peer.next_twcc.map_or(soon, |at| at.min(soon)));
                     }
                 }
                 _ => {}
@@ -321,15 +358,24 @@ impl Forwarder {
                 self.media(track, layer, &packet, &header, level, false, now, batch)
             }
             Source::Repair { track, layer } => {
-                let entry = self.tracks.get(track.0).and_then(Option::as_ref).ok_or(Drop::UnknownSource)?;
-                let Some(original) = unwrap_repair(entry, layer, &header, &clear)? else { return Ok(()) };
+                let entry = self
+                    .tracks
+                    .get(track.0)
+                    .and_then(Option::as_ref)
+                    .ok_or(Drop::UnknownSource)?;
+                let Some(original) = unwrap_repair(entry, layer, &header, &clear)? else {
+                    return Ok(());
+                };
                 let header = Header::parse(&original).ok_or(Drop::BadRepair)?;
                 self.media(track, layer, &original, &header, None, true, now, batch)
             }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one packet, each parsed once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one packet, each parsed once"
+    )]
     fn media(
         &mut self,
         key: TrackKey,
@@ -341,15 +387,20 @@ impl Forwarder {
         now: Instant,
         batch: &mut SendBatch,
     ) -> Result<(), Drop> {
-        let track = self.tracks.get_mut(key.0).and_then(Option::as_mut).ok_or(Drop::UnknownSource)?;
+        let track = self
+            .tracks
+            .get_mut(key.0)
+            .and_then(Option::as_mut)
+            .ok_or(Drop::UnknownSource)?;
         let codec = track.codec(header.payload_type).ok_or(Drop::UnknownPayload)?;
         let payload = header.payload(packet).ok_or(Drop::BadRtp)?;
         let state = track.layers.get_mut(layer).ok_or(Drop::UnknownSource)?;
         if !repaired {
             state.ssrc = Some(header.ssrc);
         }
-        let arrival =
-            state.receiver.packet(header.sequence, header.timestamp, payload.len(), repaired, now);
+        let arrival = state
+            .receiver
+            .packet(header.sequence, header.timestamp, payload.len(), repaired, now);
         state.last_packet = Some(now);
         if track.muted {
             return Ok(());
@@ -360,7 +411,11 @@ impl Forwarder {
         if !payload.is_empty() {
             state.buffer.insert(arrival.sequence, packet.clone());
         }
-        let vp8 = if codec == codec::Codec::Vp8 { Vp8::parse(payload) } else { None };
+        let vp8 = if codec == codec::Codec::Vp8 {
+            Vp8::parse(payload)
+        } else {
+            None
+        };
         let starts = match codec {
             codec::Codec::Vp8 => vp8.is_some_and(|d| d.key_frame),
             _ => codec.starts_key_frame(payload),
@@ -368,9 +423,9 @@ impl Forwarder {
         let Some(publisher) = self.peers.get(track.spec.leg.0).and_then(Option::as_ref) else {
             return Err(Drop::UnknownPeer);
         };
-        // Cheap: a table of at most 256 small entries, only where someone listens.
-        let extensions = publisher.extensions.clone();
-        let incoming = Incoming1 {
+        // Shared, not copied: subscribers are other peers of the same table.
+        let extensions = Arc::clone(&publisher.extensions);
+        let incoming = Arrived {
             bytes: packet,
             header,
             payload,
@@ -413,7 +468,9 @@ fn resolve(
     rid: Option<&[u8]>,
     repaired: Option<&[u8]>,
 ) -> Result<Source, Drop> {
-    let by_mid = mid.and_then(|m| std::str::from_utf8(m).ok()).and_then(|m| peer.mids.get(m));
+    let by_mid = mid
+        .and_then(|m| std::str::from_utf8(m).ok())
+        .and_then(|m| peer.mids.get(m));
     // Without a MID only a payload type that a single section negotiated can tell.
     let key = match by_mid {
         Some(key) => *key,
@@ -430,28 +487,44 @@ fn resolve(
             }
         }
     };
-    let track = tracks.get(key.0).and_then(Option::as_ref).ok_or(Drop::UnknownSource)?;
-    let repair = track.spec.repairs.iter().any(|(pt, _)| *pt == header.payload_type);
+    let track = tracks
+        .get(key.0)
+        .and_then(Option::as_ref)
+        .ok_or(Drop::UnknownSource)?;
+    let repair = track
+        .spec
+        .repairs
+        .iter()
+        .any(|(pt, _)| *pt == header.payload_type);
     let layer = match repaired.or(rid) {
         Some(rid) if !track.spec.rids.is_empty() => track.layer_of(rid).ok_or(Drop::UnknownSource)?,
         None if track.layers.len() > 1 => return Err(Drop::UnknownSource),
         _ => 0,
     };
-    Ok(if repair { Source::Repair { track: key, layer } } else { Source::Media { track: key, layer } })
+    Ok(if repair {
+        Source::Repair { track: key, layer }
+    } else {
+        Source::Media { track: key, layer }
+    })
 }
 
 /// The packet that an RTX packet carries (RFC 4588 section 4); `None` for padding alone.
-fn unwrap_repair(
-    track: &Track,
-    layer: usize,
-    header: &Header,
-    clear: &[u8],
-) -> Result<Option<Bytes>, Drop> {
-    let repaired = track.spec.repairs.iter().find(|(pt, _)| *pt == header.payload_type);
+fn unwrap_repair(track: &Track, layer: usize, header: &Header, clear: &[u8]) -> Result<Option<Bytes>, Drop> {
+    let repaired = track
+        .spec
+        .repairs
+        .iter()
+        .find(|(pt, _)| *pt == header.payload_type);
     let (_, payload_type) = repaired.ok_or(Drop::UnknownPayload)?;
     let payload = header.payload(clear).ok_or(Drop::BadRtp)?;
-    let [hi, lo, payload @ ..] = payload else { return Ok(None) };
-    let ssrc = track.layers.get(layer).and_then(|l| l.ssrc).ok_or(Drop::BadRepair)?;
+    let [hi, lo, payload @ ..] = payload else {
+        return Ok(None);
+    };
+    let ssrc = track
+        .layers
+        .get(layer)
+        .and_then(|l| l.ssrc)
+        .ok_or(Drop::BadRepair)?;
     let mut out = Vec::with_capacity(clear.len());
     out.extend_from_slice(clear.get(..header.header_len).ok_or(Drop::BadRtp)?);
     if let Some([b0, b1, s0, s1, _, _, _, _, ssrc_bytes @ ..]) = out.get_mut(..12) {

@@ -77,7 +77,9 @@ impl Header {
 
     /// The header extensions in order, id and bytes.
     pub(crate) fn extensions<'a>(&self, packet: &'a [u8]) -> Extensions<'a> {
-        let block = packet.get(self.extension_start..self.extension_end).unwrap_or_default();
+        let block = packet
+            .get(self.extension_start..self.extension_end)
+            .unwrap_or_default();
         let form = match self.extension_profile {
             ONE_BYTE_PROFILE => Form::OneByte,
             p if p & 0xFFF0 == TWO_BYTE_PROFILE => Form::TwoByte,
@@ -163,7 +165,11 @@ impl<'a> ExtensionWriter<'a> {
     /// `two_byte` where an element is longer than 16 bytes, empty, or its id is above 14.
     pub(crate) fn new(out: &'a mut Vec<u8>, two_byte: bool) -> Self {
         let start = out.len();
-        let profile = if two_byte { TWO_BYTE_PROFILE } else { ONE_BYTE_PROFILE };
+        let profile = if two_byte {
+            TWO_BYTE_PROFILE
+        } else {
+            ONE_BYTE_PROFILE
+        };
         out.extend_from_slice(&profile.to_be_bytes());
         out.extend_from_slice(&[0, 0]);
         ExtensionWriter { out, start, two_byte }
@@ -240,7 +246,13 @@ mod tests {
         let mut out = Vec::new();
         write_header(
             &mut out,
-            &Rewrite { marker: true, payload_type: 96, sequence: 7, timestamp: 9, ssrc: 0xABCD },
+            &Rewrite {
+                marker: true,
+                payload_type: 96,
+                sequence: 7,
+                timestamp: 9,
+                ssrc: 0xABCD,
+            },
         );
         let mut w = ExtensionWriter::new(&mut out, two_byte);
         w.push(1, b"mid");
@@ -255,7 +267,10 @@ mod tests {
         for form in [false, true] {
             let p = sample(form);
             let h = Header::parse(&p).unwrap();
-            assert_eq!((h.marker, h.payload_type, h.sequence, h.timestamp, h.ssrc), (true, 96, 7, 9, 0xABCD));
+            assert_eq!(
+                (h.marker, h.payload_type, h.sequence, h.timestamp, h.ssrc),
+                (true, 96, 7, 9, 0xABCD)
+            );
             let got: Vec<_> = h.extensions(&p).collect();
             assert_eq!(got, vec![(1, &b"mid"[..]), (4, &[1u8, 2][..])]);
             assert_eq!(h.payload(&p).unwrap(), b"payload");

@@ -4,14 +4,14 @@
 //! a description; tables are bounded.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::TrackKey;
 use super::extension::Incoming;
 use super::srtp::Srtp;
 use super::twcc::Recorder;
-use super::TrackKey;
 use crate::net::{Route, SendBatch};
-use crate::session::api::SessionId;
 
 /// SSRCs a leg may send on.
 const MAX_SOURCES: usize = 512;
@@ -21,18 +21,23 @@ pub(crate) const DEFAULT_RTT: Duration = Duration::from_millis(100);
 /// What an incoming SSRC is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    Media { track: TrackKey, layer: usize },
+    Media {
+        track: TrackKey,
+        layer: usize,
+    },
     /// RFC 4588, repairs `layer`.
-    Repair { track: TrackKey, layer: usize },
+    Repair {
+        track: TrackKey,
+        layer: usize,
+    },
 }
 
 /// Media plane of a leg.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) session: SessionId,
     pub(crate) route: Option<Route>,
     pub(crate) srtp: Option<Srtp>,
-    pub(crate) extensions: Incoming,
+    pub(crate) extensions: Arc<Incoming>,
     pub(crate) sources: HashMap<u32, Source>,
     pub(crate) mids: HashMap<String, TrackKey>,
     /// Ours, media and RTX alike, to (track, place).
@@ -46,12 +51,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(session: SessionId, feedback_ssrc: u32) -> Self {
+    pub(crate) fn new(feedback_ssrc: u32) -> Self {
         Peer {
-            session,
             route: None,
             srtp: None,
-            extensions: Incoming::default(),
+            extensions: Arc::default(),
             sources: HashMap::new(),
             mids: HashMap::new(),
             sending: HashMap::new(),
@@ -91,7 +95,9 @@ impl Peer {
 
     /// Seals and queues RTP. The header is parsed from what is about to leave.
     pub(crate) fn send_rtp(&mut self, packet: &[u8], batch: &mut SendBatch) {
-        let (Some(route), Some(srtp)) = (self.route, self.srtp.as_mut()) else { return };
+        let (Some(route), Some(srtp)) = (self.route, self.srtp.as_mut()) else {
+            return;
+        };
         if let Some(header) = super::packet::Header::parse(packet)
             && let Ok(sealed) = srtp.seal_rtp(packet, &header)
         {
@@ -101,7 +107,9 @@ impl Peer {
 
     /// Seals and queues RTCP.
     pub(crate) fn send_rtcp(&mut self, packet: &[u8], batch: &mut SendBatch) {
-        let (Some(route), Some(srtp)) = (self.route, self.srtp.as_mut()) else { return };
+        let (Some(route), Some(srtp)) = (self.route, self.srtp.as_mut()) else {
+            return;
+        };
         if let Ok(sealed) = srtp.seal_rtcp(packet) {
             batch.push(route, sealed);
         }

@@ -95,7 +95,14 @@ impl Receiver {
         match before {
             Some(highest) if newest && extended - highest <= MAX_GAP => {
                 for gap in highest + 1..extended {
-                    self.missing.insert(gap, Missing { since: now, asked: None, requests: 0 });
+                    self.missing.insert(
+                        gap,
+                        Missing {
+                            since: now,
+                            asked: None,
+                            requests: 0,
+                        },
+                    );
                 }
                 while self.missing.len() > MAX_MISSING {
                     self.missing.pop_first();
@@ -109,7 +116,10 @@ impl Receiver {
         if newest && !repaired {
             self.update_jitter(timestamp, now);
         }
-        Arrival { sequence: extended, newest }
+        Arrival {
+            sequence: extended,
+            newest,
+        }
     }
 
     fn update_jitter(&mut self, timestamp: u32, now: Instant) {
@@ -250,7 +260,10 @@ mod tests {
             r.packet(s, 0, 10, false, t);
         }
         let b = r.report(7, t).unwrap();
-        assert_eq!((b.total_lost, b.fraction_lost, b.highest), (1, 256u32.div_euclid(6) as u8, 0x1_0002));
+        assert_eq!(
+            (b.total_lost, b.fraction_lost, b.highest),
+            (1, 256u32.div_euclid(6) as u8, 0x1_0002)
+        );
         assert_eq!(r.report(7, t).unwrap().fraction_lost, 0);
     }
 

@@ -42,7 +42,9 @@ impl Forwarder {
     }
 
     fn rtcp_item(&mut self, leg: LegKey, item: Item, now: Instant, batch: &mut SendBatch) {
-        let Some(peer) = self.peers.get_mut(leg.0).and_then(Option::as_mut) else { return };
+        let Some(peer) = self.peers.get_mut(leg.0).and_then(Option::as_mut) else {
+            return;
+        };
         match item {
             Item::SenderReport { ssrc, ntp, rtp } => {
                 if let Some(Source::Media { track, layer }) = peer.sources.get(&ssrc).copied()
@@ -52,10 +54,16 @@ impl Forwarder {
                 }
             }
             Item::Report(block) => {
-                let Some((track, at)) = peer.sending.get(&block.ssrc).copied() else { return };
-                let Some(Some(track)) = self.tracks.get_mut(track.0) else { return };
+                let Some((track, at)) = peer.sending.get(&block.ssrc).copied() else {
+                    return;
+                };
+                let Some(Some(track)) = self.tracks.get_mut(track.0) else {
+                    return;
+                };
                 let rate = track.spec.codecs.first().map_or(90_000, |(_, c)| c.clock_rate());
-                let Some(Some(s)) = track.subscriptions.get_mut(at) else { return };
+                let Some(Some(s)) = track.subscriptions.get_mut(at) else {
+                    return;
+                };
                 if s.binding.ssrc == block.ssrc {
                     s.lost = u64::from(block.total_lost);
                     s.jitter = Duration::from_secs_f64(f64::from(block.jitter) / f64::from(rate));
@@ -66,9 +74,13 @@ impl Forwarder {
             }
             Item::Nack { media, sequences } => self.resend(leg, media, &sequences, now, batch),
             Item::Pli { media } | Item::Fir { media } => {
-                let Some((key, at)) = peer.sending.get(&media).copied() else { return };
+                let Some((key, at)) = peer.sending.get(&media).copied() else {
+                    return;
+                };
                 let Some(track) = self.track(key) else { return };
-                let Some(Some(s)) = track.subscriptions.get_mut(at) else { return };
+                let Some(Some(s)) = track.subscriptions.get_mut(at) else {
+                    return;
+                };
                 s.plis += 1;
                 if let Some(layer) = s.current.or(s.target) {
                     track.want_key_frame(layer);
@@ -82,18 +94,34 @@ impl Forwarder {
     }
 
     fn resend(&mut self, leg: LegKey, media: u32, sequences: &[u16], now: Instant, batch: &mut SendBatch) {
-        let Some(Some(peer)) = self.peers.get_mut(leg.0) else { return };
-        let Some((key, at)) = peer.sending.get(&media).copied() else { return };
+        let Some(Some(peer)) = self.peers.get_mut(leg.0) else {
+            return;
+        };
+        let Some((key, at)) = peer.sending.get(&media).copied() else {
+            return;
+        };
         let rtt = peer.rtt();
-        let Some(Some(track)) = self.tracks.get_mut(key.0) else { return };
-        let Some(Some(publisher)) = self.peers.get(track.spec.leg.0) else { return };
-        let extensions = publisher.extensions.clone();
-        let Some(Some(s)) = track.subscriptions.get_mut(at) else { return };
+        let Some(Some(track)) = self.tracks.get_mut(key.0) else {
+            return;
+        };
+        let Some(Some(publisher)) = self.peers.get(track.spec.leg.0) else {
+            return;
+        };
+        let extensions = std::sync::Arc::clone(&publisher.extensions);
+        let Some(Some(s)) = track.subscriptions.get_mut(at) else {
+            return;
+        };
         let codecs = &track.spec.codecs;
         let codec_of = |pt: u8| codecs.iter().find(|(p, _)| *p == pt).map(|(_, c)| *c);
         for out in sequences {
-            let Some(what) = s.resend(*out, rtt, now) else { continue };
-            let Some(packet) = track.layers.get(what.layer).and_then(|l| l.buffer.get(what.sequence)) else {
+            let Some(what) = s.resend(*out, rtt, now) else {
+                continue;
+            };
+            let Some(packet) = track
+                .layers
+                .get(what.layer)
+                .and_then(|l| l.buffer.get(what.sequence))
+            else {
                 continue;
             };
             if s.repeat(&what, packet, &extensions, &codec_of, &mut self.scratch)
@@ -105,9 +133,13 @@ impl Forwarder {
     }
 
     fn send_key_frame_requests(&mut self, key: usize, now: Instant, batch: &mut SendBatch) {
-        let Some(Some(track)) = self.tracks.get_mut(key) else { return };
+        let Some(Some(track)) = self.tracks.get_mut(key) else {
+            return;
+        };
         let due = track.due_key_frames(now);
-        let Some(Some(peer)) = self.peers.get_mut(track.spec.leg.0) else { return };
+        let Some(Some(peer)) = self.peers.get_mut(track.spec.leg.0) else {
+            return;
+        };
         for ssrc in due {
             self.scratch.clear();
             rtcp::pli(&mut self.scratch, peer.feedback_ssrc, ssrc);
@@ -117,7 +149,11 @@ impl Forwarder {
 
     /// When [`Self::tick`] has something to do.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        if self.tracks.iter().all(Option::is_none) { None } else { Some(self.next_tick) }
+        if self.tracks.iter().all(Option::is_none) {
+            None
+        } else {
+            Some(self.next_tick)
+        }
     }
 
     /// Runs the timers. `wall_ntp` is the wall clock as NTP. Returns audio levels when they are due.
@@ -132,7 +168,9 @@ impl Forwarder {
         }
         let mut levels = Vec::new();
         for key in 0..self.tracks.len() {
-            let Some(Some(track)) = self.tracks.get_mut(key) else { continue };
+            let Some(Some(track)) = self.tracks.get_mut(key) else {
+                continue;
+            };
             if slow {
                 track.renew_requests();
                 if let Some((level_dbov, active_ratio)) = track.levels.take()
@@ -159,14 +197,20 @@ impl Forwarder {
     }
 
     fn ask_for_missing(&mut self, key: usize, now: Instant, batch: &mut SendBatch) {
-        let Some(Some(track)) = self.tracks.get_mut(key) else { return };
+        let Some(Some(track)) = self.tracks.get_mut(key) else {
+            return;
+        };
         if !track.spec.nack || track.muted {
             return;
         }
-        let Some(Some(peer)) = self.peers.get_mut(track.spec.leg.0) else { return };
+        let Some(Some(peer)) = self.peers.get_mut(track.spec.leg.0) else {
+            return;
+        };
         let rtt = peer.rtt();
         for layer in &mut track.layers {
-            let Some(ssrc) = layer.ssrc.filter(|_| layer.receiver.has_missing()) else { continue };
+            let Some(ssrc) = layer.ssrc.filter(|_| layer.receiver.has_missing()) else {
+                continue;
+            };
             let due = layer.receiver.due_nacks(rtt, now);
             if !due.is_empty() {
                 self.scratch.clear();
@@ -177,15 +221,22 @@ impl Forwarder {
     }
 
     fn report_to_subscribers(&mut self, key: usize, wall_ntp: u64, now: Instant, batch: &mut SendBatch) {
-        let Some(Some(track)) = self.tracks.get_mut(key) else { return };
+        let Some(Some(track)) = self.tracks.get_mut(key) else {
+            return;
+        };
         let rate = track.spec.codecs.first().map_or(90_000, |(_, c)| c.clock_rate());
         let cname = format!("{:x}", track.spec.session.0);
         for s in track.subscriptions.iter_mut().flatten() {
             if s.current.is_none() || s.next_report.is_some_and(|at| now < at) {
                 continue;
             }
-            let clock = s.clock_layer().and_then(|l| track.layers.get(l)).and_then(|l| l.receiver.clock);
-            let Some((ntp, rtp)) = s.sender_clock(clock, rate, wall_ntp, now) else { continue };
+            let clock = s
+                .clock_layer()
+                .and_then(|l| track.layers.get(l))
+                .and_then(|l| l.receiver.clock);
+            let Some((ntp, rtp)) = s.sender_clock(clock, rate, wall_ntp, now) else {
+                continue;
+            };
             s.next_report = Some(now + REPORTS);
             self.scratch.clear();
             let (packets, bytes) = (s.packets as u32, s.bytes as u32);
@@ -198,7 +249,9 @@ impl Forwarder {
     }
 
     fn report_to_publisher(&mut self, leg: usize, now: Instant, batch: &mut SendBatch) {
-        let Some(Some(peer)) = self.peers.get_mut(leg) else { return };
+        let Some(Some(peer)) = self.peers.get_mut(leg) else {
+            return;
+        };
         if peer.next_twcc.is_some_and(|at| now >= at) {
             peer.next_twcc = None;
             let media = peer.sources.keys().next().copied().unwrap_or(0);
@@ -214,8 +267,12 @@ impl Forwarder {
         let mut blocks: Vec<ReportBlock> = Vec::new();
         let mut videos = Vec::new();
         for (ssrc, source) in &peer.sources {
-            let Source::Media { track, layer } = source else { continue };
-            let Some(Some(track)) = self.tracks.get_mut(track.0) else { continue };
+            let Source::Media { track, layer } = source else {
+                continue;
+            };
+            let Some(Some(track)) = self.tracks.get_mut(track.0) else {
+                continue;
+            };
             if track.spec.kind == MediaKind::Video {
                 videos.push(*ssrc);
             }
@@ -251,7 +308,12 @@ impl Forwarder {
                     packets: sum(&|l| l.receiver.packets),
                     bytes: sum(&|l| l.receiver.bytes),
                     lost: sum(&|l| l.receiver.lost()),
-                    jitter: track.layers.iter().map(|l| l.receiver.jitter()).max().unwrap_or_default(),
+                    jitter: track
+                        .layers
+                        .iter()
+                        .map(|l| l.receiver.jitter())
+                        .max()
+                        .unwrap_or_default(),
                     nacks: sum(&|l| l.receiver.nacks),
                     plis: sum(&|l| l.plis),
                 });

@@ -57,13 +57,21 @@ fn parse_one(p: &[u8], items: &mut Vec<Item>) {
             if let (Some(ssrc), Some(hi), Some(lo), Some(rtp)) =
                 (u32_at(p, 4), u32_at(p, 8), u32_at(p, 12), u32_at(p, 16))
             {
-                items.push(Item::SenderReport { ssrc, ntp: u64::from(hi) << 32 | u64::from(lo), rtp });
+                items.push(Item::SenderReport {
+                    ssrc,
+                    ntp: u64::from(hi) << 32 | u64::from(lo),
+                    rtp,
+                });
                 parse_blocks(p, 28, count, items);
             }
         }
         201 => parse_blocks(p, 8, count, items),
         203 => {
-            items.extend((0..count).map_while(|i| u32_at(p, 4 + i * 4)).map(|ssrc| Item::Bye { ssrc }));
+            items.extend(
+                (0..count)
+                    .map_while(|i| u32_at(p, 4 + i * 4))
+                    .map(|ssrc| Item::Bye { ssrc }),
+            );
         }
         205 if count == 1 => {
             let Some(media) = u32_at(p, 8) else { return };
@@ -72,7 +80,11 @@ fn parse_one(p: &[u8], items: &mut Vec<Item>) {
                 let first = u16::from_be_bytes([entry[0], entry[1]]);
                 let mask = u16::from_be_bytes([entry[2], entry[3]]);
                 sequences.push(first);
-                sequences.extend((0..16).filter(|i| mask & (1 << i) != 0).map(|i| first.wrapping_add(i + 1)));
+                sequences.extend(
+                    (0..16)
+                        .filter(|i| mask & (1 << i) != 0)
+                        .map(|i| first.wrapping_add(i + 1)),
+                );
             }
             items.push(Item::Nack { media, sequences });
         }
@@ -88,7 +100,9 @@ fn parse_one(p: &[u8], items: &mut Vec<Item>) {
 
 fn parse_blocks(p: &[u8], at: usize, count: usize, items: &mut Vec<Item>) {
     for i in 0..count {
-        let Some(b) = p.get(at + i * 24..at + (i + 1) * 24) else { return };
+        let Some(b) = p.get(at + i * 24..at + (i + 1) * 24) else {
+            return;
+        };
         let word = |o| u32_at(b, o).unwrap_or_default();
         items.push(Item::Report(ReportBlock {
             ssrc: word(0),
@@ -227,8 +241,15 @@ mod tests {
             parse(&out),
             vec![
                 Item::Report(block),
-                Item::SenderReport { ssrc: 2, ntp: 0x1234_5678_9ABC_DEF0, rtp: 42 },
-                Item::Nack { media: 2, sequences: vec![65_530, 65_535, 3, 100] },
+                Item::SenderReport {
+                    ssrc: 2,
+                    ntp: 0x1234_5678_9ABC_DEF0,
+                    rtp: 42
+                },
+                Item::Nack {
+                    media: 2,
+                    sequences: vec![65_530, 65_535, 3, 100]
+                },
                 Item::Pli { media: 5 },
             ]
         );

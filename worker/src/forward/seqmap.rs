@@ -30,14 +30,22 @@ pub(crate) struct SequenceMap {
 impl SequenceMap {
     /// The first packet leaves with `first`.
     pub(crate) fn new(first: u64) -> Self {
-        SequenceMap { ranges: VecDeque::new(), dropped: VecDeque::new(), next_out: first, highest_in: None }
+        SequenceMap {
+            ranges: VecDeque::new(),
+            dropped: VecDeque::new(),
+            next_out: first,
+            highest_in: None,
+        }
     }
 
     /// The source changes: its packet `start` is the next to leave. What is older than it is dropped.
     pub(crate) fn switch(&mut self, start: u64) {
         self.ranges.clear();
         self.dropped.clear();
-        self.ranges.push_back(Range { start, offset: self.next_out.wrapping_sub(start) });
+        self.ranges.push_back(Range {
+            start,
+            offset: self.next_out.wrapping_sub(start),
+        });
         self.highest_in = None;
     }
 
@@ -58,13 +66,18 @@ impl SequenceMap {
     /// Input `sequence` isn't forwarded. If it is the newest, the gap closes and `true` is returned;
     /// otherwise its number was already left open and the receiver sees a loss.
     pub(crate) fn drop_packet(&mut self, sequence: u64) -> bool {
-        let Some(last) = self.ranges.back().copied() else { return false };
+        let Some(last) = self.ranges.back().copied() else {
+            return false;
+        };
         if self.highest_in.is_some_and(|h| sequence <= h) || sequence < last.start {
             return false;
         }
         self.highest_in = Some(sequence);
         self.next_out = sequence.wrapping_add(last.offset);
-        self.ranges.push_back(Range { start: sequence + 1, offset: last.offset.wrapping_sub(1) });
+        self.ranges.push_back(Range {
+            start: sequence + 1,
+            offset: last.offset.wrapping_sub(1),
+        });
         self.dropped.push_back(sequence);
         while self.ranges.len() > MAX_RANGES {
             self.ranges.pop_front();

@@ -37,7 +37,9 @@ pub(crate) struct Keys {
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("profile", &self.profile).finish_non_exhaustive()
+        f.debug_struct("Keys")
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
     }
 }
 
@@ -81,7 +83,9 @@ pub(crate) struct Srtp {
 
 impl std::fmt::Debug for Srtp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Srtp").field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("Srtp")
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
     }
 }
 
@@ -142,7 +146,14 @@ impl Srtp {
         )?;
         let rtp = Inbound::new(&keys, &provider)?;
         let rtcp = Inbound::new(&keys, &provider)?;
-        Ok(Srtp { keys, provider, out, rtp, rtcp, head: rtp::Header::default() })
+        Ok(Srtp {
+            keys,
+            provider,
+            out,
+            rtp,
+            rtcp,
+            head: rtp::Header::default(),
+        })
     }
 
     /// The library computes the header's length from a parsed header and is wrong about unusual
@@ -158,21 +169,27 @@ impl Srtp {
     pub(crate) fn open_rtp(&mut self, packet: &[u8], header: &Header) -> Result<BytesMut, SrtpError> {
         Self::set_head(&mut self.head, header);
         let head = &self.head;
-        self.rtp
-            .open(header.ssrc, &self.keys, &self.provider, |c| c.decrypt_rtp_with_header(packet, head))
+        self.rtp.open(header.ssrc, &self.keys, &self.provider, |c| {
+            c.decrypt_rtp_with_header(packet, head)
+        })
     }
 
     /// Opens an RTCP packet.
     pub(crate) fn open_rtcp(&mut self, packet: &[u8]) -> Result<BytesMut, SrtpError> {
-        let Some([a, b, c, d]) = packet.get(4..8) else { return Err(SrtpError::Authentication) };
+        let Some([a, b, c, d]) = packet.get(4..8) else {
+            return Err(SrtpError::Authentication);
+        };
         let ssrc = u32::from_be_bytes([*a, *b, *c, *d]);
-        self.rtcp.open(ssrc, &self.keys, &self.provider, |c| c.decrypt_rtcp(packet))
+        self.rtcp
+            .open(ssrc, &self.keys, &self.provider, |c| c.decrypt_rtcp(packet))
     }
 
     /// Seals an RTP packet of ours.
     pub(crate) fn seal_rtp(&mut self, packet: &[u8], header: &Header) -> Result<BytesMut, SrtpError> {
         Self::set_head(&mut self.head, header);
-        self.out.encrypt_rtp_with_header(packet, &self.head).map_err(|_| SrtpError::Seal)
+        self.out
+            .encrypt_rtp_with_header(packet, &self.head)
+            .map_err(|_| SrtpError::Seal)
     }
 
     /// Seals an RTCP packet of ours.
@@ -203,12 +220,24 @@ pub(crate) mod tests {
             remote_key: a.local_key.clone(),
             remote_salt: a.local_salt.clone(),
         };
-        (Srtp::new(a, provider.clone()).unwrap(), Srtp::new(b, provider).unwrap())
+        (
+            Srtp::new(a, provider.clone()).unwrap(),
+            Srtp::new(b, provider).unwrap(),
+        )
     }
 
     fn packet(ssrc: u32, sequence: u16) -> Vec<u8> {
         let mut out = Vec::new();
-        write_header(&mut out, &Rewrite { marker: false, payload_type: 96, sequence, timestamp: 1, ssrc });
+        write_header(
+            &mut out,
+            &Rewrite {
+                marker: false,
+                payload_type: 96,
+                sequence,
+                timestamp: 1,
+                ssrc,
+            },
+        );
         let mut w = ExtensionWriter::new(&mut out, false);
         w.push(1, b"0");
         w.finish();
@@ -225,7 +254,10 @@ pub(crate) mod tests {
         assert_ne!(&sealed[..clear.len()], &clear[..]);
         let mut bad = sealed.clone();
         bad[1] ^= 1;
-        assert_eq!(b.open_rtp(&bad, &Header::parse(&bad).unwrap()), Err(SrtpError::Authentication));
+        assert_eq!(
+            b.open_rtp(&bad, &Header::parse(&bad).unwrap()),
+            Err(SrtpError::Authentication)
+        );
         assert_eq!(&b.open_rtp(&sealed, &h).unwrap()[..], &clear[..]);
         assert_eq!(b.open_rtp(&sealed, &h), Err(SrtpError::Replay));
     }

@@ -42,7 +42,7 @@ pub(crate) struct Binding {
 
 /// A packet as it came, parsed once for all subscribers.
 #[derive(Debug)]
-pub(crate) struct Incoming1<'a> {
+pub(crate) struct Arrived<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) header: &'a Header,
     pub(crate) payload: &'a [u8],
@@ -144,7 +144,7 @@ impl Subscription {
     /// `clocks` are the layers' sender clocks.
     pub(crate) fn forward(
         &mut self,
-        p: &Incoming1<'_>,
+        p: &Arrived<'_>,
         clocks: &dyn Fn(usize) -> Option<SenderClock>,
         out: &mut Vec<u8>,
     ) -> bool {
@@ -154,13 +154,17 @@ impl Subscription {
         if self.current != Some(p.layer) {
             return false;
         }
-        let Some((payload_type, _)) = self.binding.payloads.get(p.header.payload_type) else { return false };
+        let Some((payload_type, _)) = self.binding.payloads.get(p.header.payload_type) else {
+            return false;
+        };
         if p.payload.is_empty() {
             // Padding probes this worker's estimator, not the subscriber's.
             self.map.drop_packet(p.sequence);
             return false;
         }
-        let Some(mapped) = self.map.map(p.sequence) else { return false };
+        let Some(mapped) = self.map.map(p.sequence) else {
+            return false;
+        };
         let sequence = mapped as u16;
         let timestamp = p.header.timestamp.wrapping_add(self.timestamp_offset);
         let numbers = p.vp8.map(|d| self.vp8.map(&d, p.newest)).unwrap_or_default();
@@ -201,7 +205,7 @@ impl Subscription {
         true
     }
 
-    fn switch(&mut self, p: &Incoming1<'_>, clocks: &dyn Fn(usize) -> Option<SenderClock>) {
+    fn switch(&mut self, p: &Arrived<'_>, clocks: &dyn Fn(usize) -> Option<SenderClock>) {
         self.map.switch(p.sequence);
         let rate = i64::from(p.codec.clock_rate());
         if let Some(last_at) = self.last_at {
@@ -266,8 +270,7 @@ impl Subscription {
         let at = usize::from(out) % self.history.len().max(1);
         let sent = self.history.get_mut(at)?.as_mut().filter(|s| s.out == out)?;
         let hold = (rtt * 2).min(Duration::from_millis(100));
-        if sent.resent >= MAX_RESENDS
-            || (sent.resent > 0 && now.saturating_duration_since(sent.last) < hold)
+        if sent.resent >= MAX_RESENDS || (sent.resent > 0 && now.saturating_duration_since(sent.last) < hold)
         {
             return None;
         }
@@ -291,9 +294,15 @@ impl Subscription {
         codec_of: &dyn Fn(u8) -> Option<Codec>,
         out: &mut Vec<u8>,
     ) -> bool {
-        let Some(header) = Header::parse(packet) else { return false };
-        let Some(payload) = header.payload(packet) else { return false };
-        let Some((payload_type, rtx)) = self.binding.payloads.get(header.payload_type) else { return false };
+        let Some(header) = Header::parse(packet) else {
+            return false;
+        };
+        let Some(payload) = header.payload(packet) else {
+            return false;
+        };
+        let Some((payload_type, rtx)) = self.binding.payloads.get(header.payload_type) else {
+            return false;
+        };
         out.clear();
         let mut head = Rewrite {
             marker: header.marker,
@@ -338,7 +347,9 @@ impl Subscription {
                 let since = now.saturating_duration_since(c.at);
                 (
                     c.ntp.wrapping_add(ntp_of(since)),
-                    c.rtp.wrapping_add(self.timestamp_offset).wrapping_add(ticks(since, rate)),
+                    c.rtp
+                        .wrapping_add(self.timestamp_offset)
+                        .wrapping_add(ticks(since, rate)),
                 )
             }
             None => {
@@ -368,7 +379,7 @@ impl Subscription {
 
 /// A duration as 32.32 fixed point seconds.
 pub(crate) fn ntp_of(d: Duration) -> u64 {
-    d.as_secs() << 32 | (u64::from(d.subsec_nanos()) << 32) / 1_000_000_000
+    (d.as_secs() << 32) | ((u64::from(d.subsec_nanos()) << 32) / 1_000_000_000)
 }
 
 fn ticks(d: Duration, rate: u32) -> u32 {

@@ -64,15 +64,22 @@ pub(crate) struct Track {
 impl Track {
     pub(crate) fn new(spec: TrackSpec) -> Self {
         let rate = spec.codecs.first().map_or(90_000, |(_, c)| c.clock_rate());
-        let rids: Vec<&str> =
-            if spec.rids.is_empty() { vec![""] } else { spec.rids.iter().map(String::as_str).collect() };
+        let rids: Vec<&str> = if spec.rids.is_empty() {
+            vec![""]
+        } else {
+            spec.rids.iter().map(String::as_str).collect()
+        };
         let count = rids.len();
         let layers = rids
             .iter()
             .enumerate()
             .map(|(i, rid)| Layer {
                 rid: (*rid).to_owned(),
-                quality: if count == 1 { Quality::High } else { quality_of(rid, i, count) },
+                quality: if count == 1 {
+                    Quality::High
+                } else {
+                    quality_of(rid, i, count)
+                },
                 ssrc: None,
                 receiver: Receiver::new(rate),
                 buffer: PacketBuffer::default(),
@@ -82,7 +89,13 @@ impl Track {
                 plis: 0,
             })
             .collect();
-        Track { spec, muted: false, layers, subscriptions: Vec::new(), levels: LevelMeter::default() }
+        Track {
+            spec,
+            muted: false,
+            layers,
+            subscriptions: Vec::new(),
+            levels: LevelMeter::default(),
+        }
     }
 
     pub(crate) fn video(&self) -> bool {
@@ -90,7 +103,11 @@ impl Track {
     }
 
     pub(crate) fn codec(&self, payload_type: u8) -> Option<Codec> {
-        self.spec.codecs.iter().find(|(pt, _)| *pt == payload_type).map(|(_, c)| *c)
+        self.spec
+            .codecs
+            .iter()
+            .find(|(pt, _)| *pt == payload_type)
+            .map(|(_, c)| *c)
     }
 
     pub(crate) fn layer_of(&self, rid: &[u8]) -> Option<usize> {
@@ -102,9 +119,14 @@ impl Track {
         let states: Vec<LayerState> = self
             .layers
             .iter()
-            .map(|l| LayerState { quality: l.quality, last_packet: l.last_packet })
+            .map(|l| LayerState {
+                quality: l.quality,
+                last_packet: l.last_packet,
+            })
             .collect();
-        let Some(Some(sub)) = self.subscriptions.get_mut(at) else { return false };
+        let Some(Some(sub)) = self.subscriptions.get_mut(at) else {
+            return false;
+        };
         sub.target = choose(sub.binding.wanted, &states, sub.target);
         if sub.target.is_none() {
             sub.restart();
@@ -121,8 +143,12 @@ impl Track {
 
     /// Every layer that someone waits for or watches.
     pub(crate) fn want_key_frames(&mut self) {
-        let layers: Vec<usize> =
-            self.subscriptions.iter().flatten().filter_map(|s| s.target.or(s.current)).collect();
+        let layers: Vec<usize> = self
+            .subscriptions
+            .iter()
+            .flatten()
+            .filter_map(|s| s.target.or(s.current))
+            .collect();
         for layer in layers {
             self.want_key_frame(layer);
         }
@@ -136,9 +162,17 @@ impl Track {
         let single = self.layers.len() == 1;
         let mut due = Vec::new();
         for l in &mut self.layers {
-            let interval = if single || l.quality == Quality::Low { PLI_INTERVAL_LOW } else { PLI_INTERVAL };
-            let (true, Some(ssrc)) = (l.wanted, l.ssrc) else { continue };
-            if l.asked.is_none_or(|at| now.saturating_duration_since(at) >= interval) {
+            let interval = if single || l.quality == Quality::Low {
+                PLI_INTERVAL_LOW
+            } else {
+                PLI_INTERVAL
+            };
+            let (true, Some(ssrc)) = (l.wanted, l.ssrc) else {
+                continue;
+            };
+            if l.asked
+                .is_none_or(|at| now.saturating_duration_since(at) >= interval)
+            {
                 l.asked = Some(now);
                 l.wanted = false;
                 l.plis += 1;
@@ -160,7 +194,9 @@ impl Track {
     }
 
     pub(crate) fn position(&self, session: SessionId) -> Option<usize> {
-        self.subscriptions.iter().position(|s| s.as_ref().is_some_and(|s| s.binding.session == session))
+        self.subscriptions
+            .iter()
+            .position(|s| s.as_ref().is_some_and(|s| s.binding.session == session))
     }
 
     /// Places a subscription in a free slot.

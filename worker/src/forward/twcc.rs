@@ -31,7 +31,13 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn new(start: Instant) -> Self {
-        Recorder { start, unwrapper: Unwrapper::default(), arrivals: BTreeMap::new(), next: None, count: 0 }
+        Recorder {
+            start,
+            unwrapper: Unwrapper::default(),
+            arrivals: BTreeMap::new(),
+            next: None,
+            count: 0,
+        }
     }
 
     /// Notes a packet's arrival.
@@ -65,7 +71,10 @@ impl Recorder {
     pub(crate) fn feedback(&mut self, sender: u32, media: u32) -> Option<Vec<u8>> {
         let (&first_received, &first_at) = self.arrivals.first_key_value()?;
         let (&last, _) = self.arrivals.last_key_value()?;
-        let base = self.next?.max(first_received.saturating_sub(MAX_SPAN / 2)).min(first_received);
+        let base = self
+            .next?
+            .max(first_received.saturating_sub(MAX_SPAN / 2))
+            .min(first_received);
         let end = last.min(base + MAX_SPAN - 1);
 
         let reference = first_at.saturating_duration_since(self.start).as_nanos() / REFERENCE.as_nanos();

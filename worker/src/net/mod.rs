@@ -4,6 +4,8 @@
 //! is sent goes where its [`Route`] says; a full socket loses the packet (counted), it never blocks the
 //! loop. Batched system calls replace [`UdpPort`]'s inside without the rest noticing.
 
+pub(crate) mod tcp;
+
 use std::io;
 use std::net::SocketAddr;
 
@@ -58,7 +60,11 @@ const QUEUE: usize = 8 * 1024 * 1024;
 
 /// A non-blocking socket with long queues.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let domain = if address.is_ipv4() {
+        Domain::IPV4
+    } else {
+        Domain::IPV6
+    };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         // One port for both families.
@@ -82,7 +88,10 @@ pub(crate) struct UdpPort {
 impl UdpPort {
     /// Takes over a bound, non-blocking socket; needs a tokio context.
     pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
-        Ok(UdpPort { socket: UdpSocket::from_std(socket)?, buffer: vec![0; DATAGRAM] })
+        Ok(UdpPort {
+            socket: UdpSocket::from_std(socket)?,
+            buffer: vec![0; DATAGRAM],
+        })
     }
 
     pub(crate) async fn readable(&self) -> io::Result<()> {

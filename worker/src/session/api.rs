@@ -83,15 +83,31 @@ pub struct ExpectedTrack {
 #[derive(Debug)]
 pub enum Command {
     /// A new session. `codecs` limits what is answered (lower-case names, empty = all).
-    Open { session: SessionId, topology: Topology, codecs: Vec<String> },
+    Open {
+        session: SessionId,
+        topology: Topology,
+        codecs: Vec<String>,
+    },
     /// Ends it; no event follows.
     Close { session: SessionId },
     /// The client's offer on `leg`.
-    Offer { session: SessionId, leg: Leg, id: u32, sdp: String },
+    Offer {
+        session: SessionId,
+        leg: Leg,
+        id: u32,
+        sdp: String,
+    },
     /// The client's answer to [`Event::Offer`] (dual only).
-    Answer { session: SessionId, id: u32, sdp: String },
+    Answer {
+        session: SessionId,
+        id: u32,
+        sdp: String,
+    },
     /// From AddTrack. A second one with the same sid adds a simulcast codec's cid.
-    ExpectTrack { session: SessionId, track: ExpectedTrack },
+    ExpectTrack {
+        session: SessionId,
+        track: ExpectedTrack,
+    },
     /// The participant unpublished, or lost the right to publish; its subscribers are unbound.
     RemoveTrack { session: SessionId, sid: TrackSid },
     /// Nothing of the track is forwarded while muted.
@@ -99,16 +115,28 @@ pub enum Command {
     /// Forward `sid` to `session`. Bound at its next negotiation; media asks for one by
     /// [`Event::NeedSections`] (single) or makes one itself ([`Event::Offer`], dual).
     /// `publisher_sid` (`PA_...`) becomes the msid stream.
-    Subscribe { session: SessionId, sid: TrackSid, publisher_sid: Arc<str> },
+    Subscribe {
+        session: SessionId,
+        sid: TrackSid,
+        publisher_sid: Arc<str>,
+    },
     /// Stop forwarding; the section goes inactive at the next negotiation.
     Unsubscribe { session: SessionId, sid: TrackSid },
     /// Highest layer wanted by this subscriber; `None` pauses.
-    SetLayer { session: SessionId, sid: TrackSid, quality: Option<Quality> },
+    SetLayer {
+        session: SessionId,
+        sid: TrackSid,
+        quality: Option<Quality>,
+    },
     /// Media is asked for a key frame of a track (throttled there).
     KeyFrame { sid: TrackSid },
     /// One payload to many sessions. A slow one loses lossy data, and is closed when its reliable
     /// buffer exceeds the limit (`Event::Disconnected`).
-    SendData { sessions: Vec<SessionId>, reliability: Reliability, payload: Bytes },
+    SendData {
+        sessions: Vec<SessionId>,
+        reliability: Reliability,
+        payload: Bytes,
+    },
     /// Ask for statistics: answered by [`Event::Statistics`].
     Statistics,
 }
@@ -117,25 +145,63 @@ pub enum Command {
 #[derive(Debug)]
 pub enum Event {
     /// The answer to `Command::Offer`. `mid_to_track`: the publisher's sections by our sid.
-    Answer { session: SessionId, leg: Leg, id: u32, sdp: String, mid_to_track: BTreeMap<String, String> },
+    Answer {
+        session: SessionId,
+        leg: Leg,
+        id: u32,
+        sdp: String,
+        mid_to_track: BTreeMap<String, String>,
+    },
     /// The server's offer of the subscriber leg.
-    Offer { session: SessionId, id: u32, sdp: String, mid_to_track: BTreeMap<String, String> },
+    Offer {
+        session: SessionId,
+        id: u32,
+        sdp: String,
+        mid_to_track: BTreeMap<String, String>,
+    },
     /// The offer or answer cannot be used.
-    Refused { session: SessionId, leg: Leg, id: u32, error: SdpError },
+    Refused {
+        session: SessionId,
+        leg: Leg,
+        id: u32,
+        error: SdpError,
+    },
     /// Single topology: the client must offer this many more recvonly sections ({0, 0}: just offer).
-    NeedSections { session: SessionId, audios: u32, videos: u32 },
+    NeedSections {
+        session: SessionId,
+        audios: u32,
+        videos: u32,
+    },
     /// ICE and DTLS of the leg are up; `since_open` is the join time as media saw it.
-    Connected { session: SessionId, leg: Leg, since_open: Duration },
+    Connected {
+        session: SessionId,
+        leg: Leg,
+        since_open: Duration,
+    },
     /// A leg's transport is gone for good (consent lost, DTLS closed or failed).
-    Disconnected { session: SessionId, leg: Leg, reason: TransportEnd },
+    Disconnected {
+        session: SessionId,
+        leg: Leg,
+        reason: TransportEnd,
+    },
     /// The announced track is bound to a section, and its codec is known.
-    TrackLive { session: SessionId, sid: TrackSid, mid: String, mime_type: String, simulcast: bool },
+    TrackLive {
+        session: SessionId,
+        sid: TrackSid,
+        mid: String,
+        mime_type: String,
+        simulcast: bool,
+    },
     /// The client stopped offering the track.
     TrackEnded { session: SessionId, sid: TrackSid },
     /// The subscription is bound: packets flow from here on.
     SubscriptionBound { session: SessionId, sid: TrackSid },
     /// From a data channel.
-    Data { session: SessionId, reliability: Reliability, payload: Bytes },
+    Data {
+        session: SessionId,
+        reliability: Reliability,
+        payload: Bytes,
+    },
     /// Audio levels since the last one, every 100 ms, only of audible unmuted tracks.
     Levels { levels: Vec<AudioLevel> },
     /// The answer to `Command::Statistics`.

@@ -94,7 +94,9 @@ impl Client {
 
     pub(crate) fn legs(&mut self) -> impl Iterator<Item = (Leg, &mut PeerLeg)> {
         let subscriber = self.subscriber.as_mut().map(|l| (Leg::Subscriber, l));
-        [(Leg::Publisher, &mut self.publisher)].into_iter().chain(subscriber)
+        [(Leg::Publisher, &mut self.publisher)]
+            .into_iter()
+            .chain(subscriber)
     }
 
     pub(crate) fn wish(&mut self, sid: &TrackSid) -> Option<&mut Wish> {
@@ -108,7 +110,11 @@ impl Client {
 
     /// What a single-connection client must be asked for now. `kind_of` is `None` for tracks that aren't
     /// live yet.
-    pub(crate) fn need(&mut self, kind_of: &dyn Fn(&TrackSid) -> Option<MediaKind>, now: Instant) -> Option<Need> {
+    pub(crate) fn need(
+        &mut self,
+        kind_of: &dyn Fn(&TrackSid) -> Option<MediaKind>,
+        now: Instant,
+    ) -> Option<Need> {
         if self.topology != Topology::Single || !self.negotiated {
             return None;
         }
@@ -126,14 +132,91 @@ impl Client {
         if !self.dirty && open_audio + open_video == 0 {
             return None;
         }
-        let already = self.asked.filter(|(_, _, at)| now.saturating_duration_since(*at) < PATIENCE);
+        let already = self
+            .asked
+            .filter(|(_, _, at)| now.saturating_duration_since(*at) < PATIENCE);
         let (had_audio, had_video) = already.map_or((0, 0), |(a, v, _)| (a, v));
-        let need = Need { audios: audios.saturating_sub(had_audio), videos: videos.saturating_sub(had_video) };
+        let need = Need {
+            audios: audios.saturating_sub(had_audio),
+            videos: videos.saturating_sub(had_video),
+        };
         if already.is_some() && need == (Need { audios: 0, videos: 0 }) {
             return None;
         }
         self.asked = Some((had_audio + need.audios, had_video + need.videos, now));
         self.dirty = false;
         Some(need)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dtls::Identity;
+    use super::super::leg::LegTransport;
+    use super::super::sections::Slot;
+    use super::*;
+    use crate::forward::LegKey;
+
+    fn client(now: Instant) -> Client {
+        let identity = Identity::generate().unwrap();
+        let transport = LegTransport::new(identity, false, now).unwrap();
+        let leg = PeerLeg::new(LegKey(0), transport, 1);
+        Client::new(SessionId(1), Topology::Single, Vec::new(), leg, None, now)
+    }
+
+    fn want(c: &mut Client, sid: &str) {
+        c.wishes.push(Wish {
+            sid: TrackSid::from(sid),
+            stream: String::new(),
+            wanted: Some(Quality::High),
+            bound: false,
+        });
+    }
+
+    fn audio(_: &TrackSid) -> Option<MediaKind> {
+        Some(MediaKind::Audio)
+    }
+
+    #[test]
+    fn sections_are_asked_for_once_until_patience_ends() {
+        let now = Instant::now();
+        let mut c = client(now);
+        want(&mut c, "TR_a");
+        assert_eq!(c.need(&audio, now), None, "the first offer is awaited");
+        c.negotiated = true;
+        assert_eq!(c.need(&audio, now), Some(Need { audios: 1, videos: 0 }));
+        assert_eq!(c.need(&audio, now), None);
+        want(&mut c, "TR_b");
+        assert_eq!(
+            c.need(&audio, now),
+            Some(Need { audios: 1, videos: 0 }),
+            "only the further one"
+        );
+        assert_eq!(
+            c.need(&audio, now + PATIENCE),
+            Some(Need { audios: 2, videos: 0 })
+        );
+    }
+
+    #[test]
+    fn a_free_section_needs_only_an_offer() {
+        let now = Instant::now();
+        let mut c = client(now);
+        c.negotiated = true;
+        assert_eq!(c.need(&audio, now), None);
+        let mut slot = Slot::new("0".to_owned(), Some(MediaKind::Audio));
+        slot.receivable = true;
+        c.publisher.table.slots.push(slot);
+        want(&mut c, "TR_a");
+        assert_eq!(c.need(&audio, now), Some(Need { audios: 0, videos: 0 }));
+        assert_eq!(c.need(&audio, now), None);
+        c.offered();
+        assert_eq!(
+            c.need(&|_| None, now),
+            None,
+            "a track that isn't live is no reason"
+        );
+        c.dirty = true;
+        assert_eq!(c.need(&|_| None, now), Some(Need { audios: 0, videos: 0 }));
     }
 }

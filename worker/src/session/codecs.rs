@@ -38,7 +38,11 @@ pub(crate) fn select(section: &Section, allowed: &[String], receive: bool) -> Ve
             Some((apt.parse().ok()?, m.payload_type))
         })
         .collect();
-    let feedback: &[&str] = if receive { &RECEIVE_FEEDBACK } else { &SEND_FEEDBACK };
+    let feedback: &[&str] = if receive {
+        &RECEIVE_FEEDBACK
+    } else {
+        &SEND_FEEDBACK
+    };
     let in_order = section.formats.iter().filter_map(|f| f.parse::<u8>().ok());
     in_order
         .filter_map(|pt| {
@@ -49,7 +53,7 @@ pub(crate) fn select(section: &Section, allowed: &[String], receive: bool) -> Ve
                 return None;
             }
             let name = codec.name().to_ascii_lowercase();
-            if !allowed.is_empty() && !allowed.iter().any(|a| *a == name) {
+            if !allowed.is_empty() && !allowed.contains(&name) {
                 return None;
             }
             Some(Negotiated {
@@ -79,7 +83,10 @@ fn value_of<'a>(parameters: &'a str, name: &str) -> Option<&'a str> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Variant {
     Plain,
-    H264 { packetization: u8, profile: H264Profile },
+    H264 {
+        packetization: u8,
+        profile: H264Profile,
+    },
     /// VP9 and AV1 profile number.
     Profile(u8),
 }
@@ -110,7 +117,11 @@ fn h264_profile(level_id: &str) -> H264Profile {
 }
 
 fn variant(n: &Negotiated) -> Variant {
-    let number = |name: &str| value_of(&n.parameters, name).and_then(|v| v.parse().ok()).unwrap_or(0);
+    let number = |name: &str| {
+        value_of(&n.parameters, name)
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(0)
+    };
     match n.codec {
         Codec::Opus | Codec::Vp8 => Variant::Plain,
         Codec::H264 => Variant::H264 {
@@ -126,12 +137,24 @@ fn variant(n: &Negotiated) -> Variant {
 fn decodes(from: &Variant, to: &Variant) -> bool {
     match (from, to) {
         (
-            Variant::H264 { packetization: a, profile: H264Profile::ConstrainedBaseline },
-            Variant::H264 { packetization: b, profile },
+            Variant::H264 {
+                packetization: a,
+                profile: H264Profile::ConstrainedBaseline,
+            },
+            Variant::H264 {
+                packetization: b,
+                profile,
+            },
         ) => a == b && !matches!(profile, H264Profile::Other(_)),
         (
-            Variant::H264 { packetization: a, profile: H264Profile::ConstrainedHigh },
-            Variant::H264 { packetization: b, profile: H264Profile::High },
+            Variant::H264 {
+                packetization: a,
+                profile: H264Profile::ConstrainedHigh,
+            },
+            Variant::H264 {
+                packetization: b,
+                profile: H264Profile::High,
+            },
         ) => a == b,
         _ => false,
     }
@@ -142,8 +165,14 @@ pub(crate) fn translate(publisher: &[Negotiated], subscriber: &[Negotiated]) -> 
     let mut map = PayloadMap::default();
     for p in publisher {
         let from = variant(p);
-        let same = subscriber.iter().find(|s| s.codec == p.codec && variant(s) == from);
-        let wider = || subscriber.iter().find(|s| s.codec == p.codec && decodes(&from, &variant(s)));
+        let same = subscriber
+            .iter()
+            .find(|s| s.codec == p.codec && variant(s) == from);
+        let wider = || {
+            subscriber
+                .iter()
+                .find(|s| s.codec == p.codec && decodes(&from, &variant(s)))
+        };
         if let Some(s) = same.or_else(wider) {
             map.entries.push((p.payload_type, s.payload_type, s.repair));
         }
@@ -167,7 +196,13 @@ pub(crate) fn offered(audio: bool) -> Vec<Negotiated> {
         },
     };
     if audio {
-        return vec![entry(111, Codec::Opus, "48000/2", "minptime=10;useinbandfec=1", None)];
+        return vec![entry(
+            111,
+            Codec::Opus,
+            "48000/2",
+            "minptime=10;useinbandfec=1",
+            None,
+        )];
     }
     let h264 = |pt, repair, mode, profile: &str| {
         let parameters =
@@ -193,7 +228,10 @@ mod tests {
     use super::*;
 
     fn section(lines: &str) -> Section {
-        parse(&format!("v=0\r\n{}", lines.replace('\n', "\r\n"))).unwrap().sections.remove(0)
+        parse(&format!("v=0\r\n{}", lines.replace('\n', "\r\n")))
+            .unwrap()
+            .sections
+            .remove(0)
     }
 
     fn video() -> Section {
@@ -212,7 +250,10 @@ mod tests {
     #[test]
     fn codecs_are_selected_in_order_and_limited() {
         let all = select(&video(), &[], true);
-        assert_eq!(all.iter().map(|n| n.payload_type).collect::<Vec<_>>(), vec![96, 102, 108, 98]);
+        assert_eq!(
+            all.iter().map(|n| n.payload_type).collect::<Vec<_>>(),
+            vec![96, 102, 108, 98]
+        );
         assert_eq!(all[0].repair, Some(97));
         assert_eq!(all[0].feedback, vec!["nack pli", "transport-cc"]);
         let vp8 = select(&video(), &["vp8".to_owned()], false);
@@ -233,7 +274,11 @@ mod tests {
         assert_eq!(translate(&[high.clone()], &ours).get(102), Some((114, Some(115))));
         high.parameters = "packetization-mode=1;profile-level-id=42e01f".to_owned();
         let only_high = vec![ours[6].clone()];
-        assert_eq!(translate(&[high], &only_high).get(102), Some((114, Some(115))), "a wider decoder will do");
+        assert_eq!(
+            translate(&[high], &only_high).get(102),
+            Some((114, Some(115))),
+            "a wider decoder will do"
+        );
     }
 
     #[test]

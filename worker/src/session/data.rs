@@ -72,7 +72,10 @@ pub(crate) struct Data {
 
 impl std::fmt::Debug for Data {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Data").field("connected", &self.connected).field("channels", &self.channels).finish()
+        f.debug_struct("Data")
+            .field("connected", &self.connected)
+            .field("channels", &self.channels)
+            .finish()
     }
 }
 
@@ -84,7 +87,9 @@ fn label_of(reliability: Reliability) -> &'static str {
 }
 
 fn reliability_of(label: &[u8]) -> Option<Reliability> {
-    [Reliability::Reliable, Reliability::Lossy].into_iter().find(|r| label_of(*r).as_bytes() == label)
+    [Reliability::Reliable, Reliability::Lossy]
+        .into_iter()
+        .find(|r| label_of(*r).as_bytes() == label)
 }
 
 impl Data {
@@ -165,11 +170,18 @@ impl Data {
 
     fn open_ours(&mut self, now: Instant) {
         for (id, reliability) in std::mem::take(&mut self.to_open) {
-            let Some((_, a)) = &mut self.association else { return };
-            let Ok(mut stream) = a.open_stream(id, PayloadProtocolIdentifier::Binary) else { continue };
+            let Some((_, a)) = &mut self.association else {
+                return;
+            };
+            let Ok(mut stream) = a.open_stream(id, PayloadProtocolIdentifier::Binary) else {
+                continue;
+            };
             let (channel_type, kind) = match reliability {
                 Reliability::Reliable => (ChannelType::Reliable, ReliabilityType::Reliable),
-                Reliability::Lossy => (ChannelType::PartialReliableRexmitUnordered, ReliabilityType::Rexmit),
+                Reliability::Lossy => (
+                    ChannelType::PartialReliableRexmitUnordered,
+                    ReliabilityType::Rexmit,
+                ),
             };
             let open = Message::DataChannelOpen(DataChannelOpen {
                 channel_type,
@@ -184,15 +196,25 @@ impl Data {
             }
             let unordered = reliability == Reliability::Lossy;
             let _ = stream.set_reliability_params(unordered, kind, 0);
-            self.channels.insert(id, Channel { reliability: Some(reliability), open: false });
+            self.channels.insert(
+                id,
+                Channel {
+                    reliability: Some(reliability),
+                    open: false,
+                },
+            );
         }
     }
 
     fn drain(&mut self, id: StreamId, now: Instant, received: &mut Vec<Received>) {
         while let Some((_, a)) = &mut self.association {
             let Ok(mut stream) = a.stream(id) else { return };
-            let Ok(Some(chunks)) = stream.read_sctp() else { return };
-            let Ok(payload) = chunks.to_payload(MAX_MESSAGE) else { continue };
+            let Ok(Some(chunks)) = stream.read_sctp() else {
+                return;
+            };
+            let Ok(payload) = chunks.to_payload(MAX_MESSAGE) else {
+                continue;
+            };
             if chunks.ppi == PayloadProtocolIdentifier::Dcep {
                 match Message::unmarshal(&mut &payload[..]) {
                     Ok(Message::DataChannelOpen(open)) => self.accept(id, &open, now),
@@ -206,7 +228,9 @@ impl Data {
                 continue;
             }
             let payload = match chunks.ppi {
-                PayloadProtocolIdentifier::StringEmpty | PayloadProtocolIdentifier::BinaryEmpty => Bytes::new(),
+                PayloadProtocolIdentifier::StringEmpty | PayloadProtocolIdentifier::BinaryEmpty => {
+                    Bytes::new()
+                }
                 _ => payload.freeze(),
             };
             if let Some(reliability) = self.channels.get(&id).and_then(|c| c.reliability) {
@@ -219,7 +243,9 @@ impl Data {
         if self.channels.len() >= MAX_CHANNELS && !self.channels.contains_key(&id) {
             return;
         }
-        let Some((_, a)) = &mut self.association else { return };
+        let Some((_, a)) = &mut self.association else {
+            return;
+        };
         let Ok(mut stream) = a.stream(id) else { return };
         if let Ok(ack) = Message::DataChannelAck(DataChannelAck {}).marshal() {
             let _ = stream.write_with_ppi(now, &ack, PayloadProtocolIdentifier::Dcep);
@@ -227,7 +253,13 @@ impl Data {
         let (unordered, kind) =
             rtc::datachannel::data_channel::DataChannel::get_reliability_params(open.channel_type);
         let _ = stream.set_reliability_params(unordered, kind, open.reliability_parameter);
-        self.channels.insert(id, Channel { reliability: reliability_of(&open.label), open: true });
+        self.channels.insert(
+            id,
+            Channel {
+                reliability: reliability_of(&open.label),
+                open: true,
+            },
+        );
     }
 
     /// Queues a message.
@@ -236,10 +268,19 @@ impl Data {
             return Sent::Dropped;
         }
         // The latest channel of that label: a client that reopened one listens there.
-        let found = self.channels.iter().filter(|(_, c)| c.open && c.reliability == Some(reliability));
-        let Some(id) = found.map(|(id, _)| *id).last() else { return Sent::NoChannel };
-        let Some((_, a)) = &mut self.association else { return Sent::NoChannel };
-        let Ok(mut stream) = a.stream(id) else { return Sent::NoChannel };
+        let found = self
+            .channels
+            .iter()
+            .filter(|(_, c)| c.open && c.reliability == Some(reliability));
+        let Some(id) = found.map(|(id, _)| *id).next_back() else {
+            return Sent::NoChannel;
+        };
+        let Some((_, a)) = &mut self.association else {
+            return Sent::NoChannel;
+        };
+        let Ok(mut stream) = a.stream(id) else {
+            return Sent::NoChannel;
+        };
         let queued = stream.buffered_amount().unwrap_or(0);
         match reliability {
             Reliability::Lossy if queued + payload.len() > MAX_LOSSY_QUEUE => return Sent::Dropped,
@@ -247,11 +288,19 @@ impl Data {
             _ => {}
         }
         let result = if payload.is_empty() {
-            stream.write_chunk_with_ppi(now, &Bytes::from_static(&[0]), PayloadProtocolIdentifier::BinaryEmpty)
+            stream.write_chunk_with_ppi(
+                now,
+                &Bytes::from_static(&[0]),
+                PayloadProtocolIdentifier::BinaryEmpty,
+            )
         } else {
             stream.write_chunk_with_ppi(now, payload, PayloadProtocolIdentifier::Binary)
         };
-        if result.is_ok() { Sent::Queued } else { Sent::Dropped }
+        if result.is_ok() {
+            Sent::Queued
+        } else {
+            Sent::Dropped
+        }
     }
 
     /// The next packets for DTLS.
@@ -276,11 +325,10 @@ impl Data {
 
     /// The association's round trip, once measured.
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.association.as_ref().filter(|_| self.connected).map(|(_, a)| a.rtt()).filter(|d| !d.is_zero())
-    }
-
-    /// Whether a channel of this reliability can be sent on.
-    pub(crate) fn ready(&self, reliability: Reliability) -> bool {
-        self.channels.values().any(|c| c.open && c.reliability == Some(reliability))
+        self.association
+            .as_ref()
+            .filter(|_| self.connected)
+            .map(|(_, a)| a.rtt())
+            .filter(|d| !d.is_zero())
     }
 }

@@ -37,7 +37,9 @@ pub(crate) struct Identity {
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
     }
 }
 
@@ -47,14 +49,24 @@ impl Identity {
         let certificate = Certificate::generate_self_signed(vec!["plenum".to_owned()], provider.crypto())?;
         let der = certificate.certificate.first().ok_or(Error::ErrNonCertificate)?;
         let fingerprint = fingerprint(&provider, der)?.to_uppercase();
-        Ok(Identity { provider, certificate, fingerprint })
+        Ok(Identity {
+            provider,
+            certificate,
+            fingerprint,
+        })
     }
 }
 
 fn fingerprint(provider: &Arc<dyn RTCCryptoProvider>, der: &[u8]) -> Result<String, Error> {
-    let hash =
-        provider.crypto().hash(HashAlgorithm::Sha256, der).map_err(|e| Error::Crypto(e.to_string()))?;
-    Ok(hash.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":"))
+    let hash = provider
+        .crypto()
+        .hash(HashAlgorithm::Sha256, der)
+        .map_err(|e| Error::Crypto(e.to_string()))?;
+    Ok(hash
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect::<Vec<_>>()
+        .join(":"))
 }
 
 /// Progress of the handshake.
@@ -80,23 +92,31 @@ pub(crate) struct Dtls {
 
 impl std::fmt::Debug for Dtls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dtls").field("client", &self.client).field("connected", &self.connected).finish()
+        f.debug_struct("Dtls")
+            .field("client", &self.client)
+            .field("connected", &self.connected)
+            .finish()
     }
 }
 
 impl Dtls {
     /// `client`: we send the first flight. Fails if there is no SHA-256 fingerprint.
-    pub(crate) fn new(
-        identity: Identity,
-        fingerprints: &[(String, String)],
-        client: bool,
-    ) -> Option<Dtls> {
-        let fingerprints: Vec<String> =
-            fingerprints.iter().filter(|(hash, _)| hash == "sha-256").map(|(_, v)| v.clone()).collect();
+    pub(crate) fn new(identity: Identity, fingerprints: &[(String, String)], client: bool) -> Option<Dtls> {
+        let fingerprints: Vec<String> = fingerprints
+            .iter()
+            .filter(|(hash, _)| hash == "sha-256")
+            .map(|(_, v)| v.clone())
+            .collect();
         if fingerprints.is_empty() {
             return None;
         }
-        Some(Dtls { identity, fingerprints: Arc::new(fingerprints), client, endpoint: None, connected: false })
+        Some(Dtls {
+            identity,
+            fingerprints: Arc::new(fingerprints),
+            client,
+            endpoint: None,
+            connected: false,
+        })
     }
 
     pub(crate) fn is_client(&self) -> bool {
@@ -160,12 +180,16 @@ impl Dtls {
             let config = self.config(vec![profile])?;
             self.endpoint = Some(Endpoint::new(PEER, TransportProtocol::UDP, Some(config)));
         }
-        let Some(endpoint) = &mut self.endpoint else { return Ok(Vec::new()) };
+        let Some(endpoint) = &mut self.endpoint else {
+            return Ok(Vec::new());
+        };
         let mut progress = Vec::new();
         for event in endpoint.read(now, PEER, None, BytesMut::from(datagram))? {
             match event {
                 EndpointEvent::HandshakeComplete => {
-                    let state = endpoint.get_connection_state(PEER).ok_or(Error::HandshakeInProgress)?;
+                    let state = endpoint
+                        .get_connection_state(PEER)
+                        .ok_or(Error::HandshakeInProgress)?;
                     progress.push(Progress::Keys(Box::new(export(state)?)));
                     self.connected = true;
                 }
@@ -219,8 +243,12 @@ fn export(state: &State) -> Result<Keys, Error> {
         SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
         _ => return Err(Error::ErrNoSuchSrtpProfile),
     };
-    let mut config = Config { profile, ..Default::default() };
-    let material = state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
+    let mut config = Config {
+        profile,
+        ..Default::default()
+    };
+    let material =
+        state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
     config.set_session_keys_from_keying_material(material.as_ref(), state.is_client())?;
     Ok(Keys {
         profile,
@@ -255,7 +283,13 @@ fn profiles_of(datagram: &[u8]) -> Option<Vec<u16>> {
         let body = tail.get(..len)?;
         if u16::from_be_bytes([*t0, *t1]) == 14 {
             let list = body.get(2..2 + usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?])))?;
-            return Some(list.as_chunks::<2>().0.iter().map(|c| u16::from_be_bytes(*c)).collect());
+            return Some(
+                list.as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|c| u16::from_be_bytes(*c))
+                    .collect(),
+            );
         }
         rest = tail.get(len..)?;
     }

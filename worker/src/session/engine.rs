@@ -21,7 +21,7 @@ use super::data::Sent;
 use super::dtls::Identity;
 use super::ice;
 use super::leg::{LegEvent, LegTransport};
-use super::peer::{Local, PeerLeg};
+use super::peer::PeerLeg;
 use crate::forward::drops::{Drop, DropCounters};
 use crate::forward::srtp::Srtp;
 use crate::forward::{Forwarder, LegKey};
@@ -66,7 +66,12 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(identity: Identity, max_sessions: usize, drops: Arc<DropCounters>, now: Instant) -> Engine {
+    pub(crate) fn new(
+        identity: Identity,
+        max_sessions: usize,
+        drops: Arc<DropCounters>,
+        now: Instant,
+    ) -> Engine {
         Engine {
             identity,
             forwarder: Forwarder::new(Arc::clone(&drops), now),
@@ -110,26 +115,57 @@ impl Engine {
     /// Carries out a command.
     pub(crate) fn command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Open { session, topology, codecs } => self.open(session, topology, codecs, now),
+            Command::Open {
+                session,
+                topology,
+                codecs,
+            } => self.open(session, topology, codecs, now),
             Command::Close { session } => self.close(session, now),
-            Command::Offer { session, leg, id, sdp } => {
+            Command::Offer {
+                session,
+                leg,
+                id,
+                sdp,
+            } => {
                 if let Err(error) = self.offer(session, leg, id, &sdp, now) {
-                    self.events.push(Event::Refused { session, leg, id, error });
+                    self.events.push(Event::Refused {
+                        session,
+                        leg,
+                        id,
+                        error,
+                    });
                 }
             }
             Command::Answer { session, id, sdp } => {
                 if let Err(error) = self.answer(session, id, &sdp, now) {
-                    self.events.push(Event::Refused { session, leg: Leg::Subscriber, id, error });
+                    self.events.push(Event::Refused {
+                        session,
+                        leg: Leg::Subscriber,
+                        id,
+                        error,
+                    });
                 }
             }
             Command::ExpectTrack { session, track } => self.expect(session, track),
             Command::RemoveTrack { session, sid } => self.remove_track(session, &sid),
             Command::Mute { sid, muted } => self.forwarder.mute(&sid, muted),
-            Command::Subscribe { session, sid, publisher_sid } => self.subscribe(session, sid, &publisher_sid),
+            Command::Subscribe {
+                session,
+                sid,
+                publisher_sid,
+            } => self.subscribe(session, sid, &publisher_sid),
             Command::Unsubscribe { session, sid } => self.unsubscribe(session, &sid),
-            Command::SetLayer { session, sid, quality } => self.set_layer(session, &sid, quality),
+            Command::SetLayer {
+                session,
+                sid,
+                quality,
+            } => self.set_layer(session, &sid, quality),
             Command::KeyFrame { sid } => self.forwarder.key_frame(&sid),
-            Command::SendData { sessions, reliability, payload } => {
+            Command::SendData {
+                sessions,
+                reliability,
+                payload,
+            } => {
                 for session in sessions {
                     self.send_data(session, reliability, &payload, now);
                 }
@@ -138,10 +174,10 @@ impl Engine {
         }
     }
 
-    fn new_leg(&mut self, session: SessionId, open_channels: bool, now: Instant) -> Option<PeerLeg> {
+    fn new_leg(&mut self, open_channels: bool, now: Instant) -> Option<PeerLeg> {
         let transport = LegTransport::new(self.identity.clone(), open_channels, now)?;
         let feedback = self.random_u32();
-        let key = self.forwarder.add_peer(session, feedback);
+        let key = self.forwarder.add_peer(feedback);
         Some(PeerLeg::new(key, transport, self.random_u64()))
     }
 
@@ -149,11 +185,15 @@ impl Engine {
         if self.clients.len() >= self.max_sessions || self.clients.contains_key(&session) {
             return;
         }
-        let Some(publisher) = self.new_leg(session, false, now) else { return };
+        let Some(publisher) = self.new_leg(false, now) else {
+            return;
+        };
         let subscriber = match topology {
             Topology::Single => None,
             Topology::Dual => {
-                let Some(mut leg) = self.new_leg(session, true, now) else { return };
+                let Some(mut leg) = self.new_leg(true, now) else {
+                    return;
+                };
                 leg.add_section(None);
                 Some(leg)
             }
@@ -168,7 +208,9 @@ impl Engine {
 
     /// Makes the legs of a session findable by their current user names.
     pub(super) fn register(&mut self, session: SessionId) {
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         for (leg, peer) in client.legs() {
             for ufrag in peer.transport.ufrags() {
                 if !self.by_ufrag.contains_key(ufrag) {
@@ -179,9 +221,15 @@ impl Engine {
     }
 
     fn close(&mut self, session: SessionId, now: Instant) {
-        let Some(mut client) = self.clients.remove(&session) else { return };
-        let published: Vec<TrackSid> =
-            self.live.iter().filter(|(_, t)| t.session == session).map(|(sid, _)| sid.clone()).collect();
+        let Some(mut client) = self.clients.remove(&session) else {
+            return;
+        };
+        let published: Vec<TrackSid> = self
+            .live
+            .iter()
+            .filter(|(_, t)| t.session == session)
+            .map(|(sid, _)| sid.clone())
+            .collect();
         for sid in published {
             self.end_track(&sid);
         }
@@ -227,19 +275,28 @@ impl Engine {
     }
 
     fn subscribe(&mut self, session: SessionId, sid: TrackSid, publisher: &str) {
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         let stream = format!("{publisher}|{sid}");
         match client.wish(&sid) {
             Some(wish) => wish.stream = stream,
             None => {
-                client.wishes.push(Wish { sid, stream, wanted: Some(Quality::High), bound: false });
+                client.wishes.push(Wish {
+                    sid,
+                    stream,
+                    wanted: Some(Quality::High),
+                    bound: false,
+                });
             }
         }
         self.unsettled.push(session);
     }
 
     fn unsubscribe(&mut self, session: SessionId, sid: &TrackSid) {
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         client.wishes.retain(|w| w.sid != *sid);
         if client.receiving().table.unbind(sid) {
             client.dirty = true;
@@ -256,7 +313,9 @@ impl Engine {
     }
 
     fn send_data(&mut self, session: SessionId, reliability: Reliability, payload: &Bytes, now: Instant) {
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         let dual = client.topology == Topology::Dual;
         let peer = client.receiving();
         if peer.transport.send(reliability, payload, now) == Sent::TooSlow {
@@ -275,7 +334,9 @@ impl Engine {
             let by_data = client.receiving_ref().transport.rtt();
             let (main, publisher) = (client.receiving_ref().key, client.publisher.key);
             let remote = client.receiving_ref().transport.remote();
-            let by_rtcp = [main, publisher].iter().find_map(|key| self.forwarder.peer(*key)?.rtt);
+            let by_rtcp = [main, publisher]
+                .iter()
+                .find_map(|key| self.forwarder.peer(*key)?.rtt);
             sessions.push(SessionStatistics {
                 session: Some(client.id),
                 rtt: by_rtcp.or(by_data),
@@ -290,7 +351,9 @@ impl Engine {
     /// Takes one datagram.
     pub(crate) fn datagram(&mut self, from: Route, datagram: &[u8], now: Instant) {
         // RFC 7983, with RTCP told apart as RFC 5761 section 4 does.
-        let Some(&first) = datagram.first() else { return self.drops.count(Drop::NotOurs) };
+        let Some(&first) = datagram.first() else {
+            return self.drops.count(Drop::NotOurs);
+        };
         if first < 4 {
             return self.stun(from, datagram, now);
         }
@@ -300,7 +363,11 @@ impl Engine {
         match (first, datagram.get(1)) {
             (20..=63, _) => {
                 let mut events = Vec::new();
-                let Some(peer) = self.clients.get_mut(&owner.session).and_then(|c| c.leg(owner.leg)) else {
+                let Some(peer) = self
+                    .clients
+                    .get_mut(&owner.session)
+                    .and_then(|c| c.leg(owner.leg))
+                else {
                     return self.drops.count(Drop::UnknownPeer);
                 };
                 if !peer.transport.dtls(datagram, now, &mut events) {
@@ -316,11 +383,15 @@ impl Engine {
     }
 
     fn stun(&mut self, from: Route, datagram: &[u8], now: Instant) {
-        let Ok(request) = ice::read(datagram) else { return self.drops.count(Drop::BadStun) };
+        let Ok(request) = ice::read(datagram) else {
+            return self.drops.count(Drop::BadStun);
+        };
         let Some((session, leg)) = self.by_ufrag.get(&request.local_ufrag).copied() else {
             return self.drops.count(Drop::BadStun);
         };
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         let Some(peer) = client.leg(leg) else { return };
         let mut events = Vec::new();
         if peer.transport.stun(request, from, now, &mut events).is_err() {
@@ -343,7 +414,9 @@ impl Engine {
 
     fn leg_events(&mut self, session: SessionId, leg: Leg, events: Vec<LegEvent>, now: Instant) {
         for event in events {
-            let Some(client) = self.clients.get_mut(&session) else { return };
+            let Some(client) = self.clients.get_mut(&session) else {
+                return;
+            };
             let opened = client.opened;
             let Some(peer) = client.leg(leg) else { return };
             match event {
@@ -358,10 +431,18 @@ impl Engine {
                         Err(error) => tracing::error!(%error, session = session.0, "SRTP keys refused"),
                     }
                     let since_open = now.saturating_duration_since(opened);
-                    self.events.push(Event::Connected { session, leg, since_open });
+                    self.events.push(Event::Connected {
+                        session,
+                        leg,
+                        since_open,
+                    });
                 }
                 LegEvent::Message(reliability, payload) => {
-                    self.events.push(Event::Data { session, reliability, payload });
+                    self.events.push(Event::Data {
+                        session,
+                        reliability,
+                        payload,
+                    });
                 }
                 LegEvent::Ended(reason) => {
                     tracing::debug!(%reason, session = session.0, ?leg, "leg ended");
@@ -373,7 +454,9 @@ impl Engine {
 
     /// Moves what a session's transports want to send into the batch.
     pub(super) fn collect(&mut self, session: SessionId) {
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         for (_, peer) in client.legs() {
             self.batch.packets.extend(peer.transport.take_output());
         }
@@ -419,13 +502,19 @@ impl Engine {
         sessions.dedup();
         for session in sessions {
             let live = &self.live;
-            let Some(client) = self.clients.get_mut(&session) else { continue };
+            let Some(client) = self.clients.get_mut(&session) else {
+                continue;
+            };
             match client.topology {
                 Topology::Single => {
                     let kind_of = |sid: &TrackSid| live.get(sid).map(|t| t.kind);
                     if let Some(need) = client.need(&kind_of, now) {
                         let (audios, videos) = (need.audios, need.videos);
-                        self.events.push(Event::NeedSections { session, audios, videos });
+                        self.events.push(Event::NeedSections {
+                            session,
+                            audios,
+                            videos,
+                        });
                     }
                 }
                 Topology::Dual => self.offer_if_needed(session, now),
@@ -435,9 +524,5 @@ impl Engine {
 
     pub(super) fn no_session() -> SdpError {
         SdpError::Unexpected
-    }
-
-    pub(super) fn local(&self) -> Local<'_> {
-        Local { fingerprint: &self.identity.fingerprint, udp: &self.udp, tcp: &self.tcp }
     }
 }

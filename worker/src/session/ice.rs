@@ -60,7 +60,9 @@ pub(crate) fn read(datagram: &[u8]) -> Result<Request, StunError> {
         return Err(StunError::Malformed);
     }
     let mut message = Message::new();
-    message.unmarshal_binary(datagram).map_err(|_| StunError::Malformed)?;
+    message
+        .unmarshal_binary(datagram)
+        .map_err(|_| StunError::Malformed)?;
     if message.typ != BINDING_REQUEST {
         return Err(StunError::NotARequest);
     }
@@ -68,7 +70,11 @@ pub(crate) fn read(datagram: &[u8]) -> Result<Request, StunError> {
     let name = std::str::from_utf8(&name).map_err(|_| StunError::UnknownUser)?;
     let (local, remote) = name.split_once(':').ok_or(StunError::UnknownUser)?;
     let (local_ufrag, remote_ufrag) = (local.to_owned(), remote.to_owned());
-    Ok(Request { message, local_ufrag, remote_ufrag })
+    Ok(Request {
+        message,
+        local_ufrag,
+        remote_ufrag,
+    })
 }
 
 impl Request {
@@ -93,7 +99,10 @@ impl Request {
         let nominated = self.message.contains(ATTR_USE_CANDIDATE);
 
         let mut response = Message::new();
-        let mapped = XorMappedAddress { ip: from.ip(), port: from.port() };
+        let mapped = XorMappedAddress {
+            ip: from.ip(),
+            port: from.port(),
+        };
         let integrity = MessageIntegrity::new_raw_integrity_with_provider(key, provider.crypto());
         let parts: [Box<dyn Setter + '_>; 5] = [
             Box::new(BINDING_SUCCESS),
@@ -103,7 +112,10 @@ impl Request {
             Box::new(FINGERPRINT),
         ];
         response.build(&parts).map_err(|_| StunError::Response)?;
-        Ok(Answer { response: response.raw, nominated })
+        Ok(Answer {
+            response: response.raw,
+            nominated,
+        })
     }
 }
 
@@ -112,7 +124,10 @@ pub(crate) fn random_text(provider: &Arc<dyn RTCCryptoProvider>, len: usize) -> 
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = vec![0; len];
     provider.random().fill(&mut bytes).ok()?;
-    bytes.iter().map(|b| ALPHABET.get(usize::from(b & 63)).map(|c| char::from(*c))).collect()
+    bytes
+        .iter()
+        .map(|b| ALPHABET.get(usize::from(b & 63)).map(|c| char::from(*c)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -166,9 +181,19 @@ mod tests {
         MessageIntegrity::check(&mut m, ours.local_pwd.as_bytes(), provider.crypto()).unwrap();
         FINGERPRINT.check(&m).unwrap();
 
-        assert!(!answer(&request("srv:cli", &ours.local_pwd, false)).unwrap().nominated);
-        assert_eq!(answer(&request("srv:cli", "wrong", true)).unwrap_err(), StunError::Integrity);
-        assert_eq!(answer(&request("srv:eve", &ours.local_pwd, true)).unwrap_err(), StunError::UnknownUser);
+        assert!(
+            !answer(&request("srv:cli", &ours.local_pwd, false))
+                .unwrap()
+                .nominated
+        );
+        assert_eq!(
+            answer(&request("srv:cli", "wrong", true)).unwrap_err(),
+            StunError::Integrity
+        );
+        assert_eq!(
+            answer(&request("srv:eve", &ours.local_pwd, true)).unwrap_err(),
+            StunError::UnknownUser
+        );
         let mut cut = request("srv:cli", &ours.local_pwd, true);
         cut.truncate(30);
         assert!(answer(&cut).is_err());

@@ -73,7 +73,12 @@ impl LegTransport {
 
     /// Takes the peer's side of a description. `answer`: it is the answer to our offer.
     /// `Err` names what is missing.
-    pub(crate) fn set_remote(&mut self, t: &Transport, answer: bool, now: Instant) -> Result<(), &'static str> {
+    pub(crate) fn set_remote(
+        &mut self,
+        t: &Transport,
+        answer: bool,
+        now: Instant,
+    ) -> Result<(), &'static str> {
         let ufrag = t.ufrag.clone().ok_or("ice-ufrag")?;
         t.pwd.as_ref().ok_or("ice-pwd")?;
         if t.fingerprints.is_empty() {
@@ -90,7 +95,10 @@ impl LegTransport {
             // A restart changes both ends' credentials (RFC 8445 section 9); as the offerer we changed
             // ours already.
             let next = if answer {
-                Credentials { remote_ufrag: ufrag, ..self.credentials.clone() }
+                Credentials {
+                    remote_ufrag: ufrag,
+                    ..self.credentials.clone()
+                }
             } else {
                 fresh(&self.identity, ufrag).ok_or("randomness")?
             };
@@ -120,13 +128,12 @@ impl LegTransport {
         }
     }
 
-    pub(crate) fn connected(&self) -> bool {
-        self.connected
-    }
-
     /// Our user names that still lead here.
     pub(crate) fn ufrags(&self) -> impl Iterator<Item = &str> {
-        [Some(&self.credentials), self.previous.as_ref()].into_iter().flatten().map(|c| c.local_ufrag.as_str())
+        [Some(&self.credentials), self.previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|c| c.local_ufrag.as_str())
     }
 
     /// A STUN request with one of our user names.
@@ -169,7 +176,9 @@ impl LegTransport {
 
     /// A DTLS record; `false` if it was refused.
     pub(crate) fn dtls(&mut self, datagram: &[u8], now: Instant, events: &mut Vec<LegEvent>) -> bool {
-        let (Some(dtls), false) = (&mut self.dtls, self.ended) else { return false };
+        let (Some(dtls), false) = (&mut self.dtls, self.ended) else {
+            return false;
+        };
         match dtls.read(datagram, now) {
             Ok(progress) => {
                 for p in progress {
@@ -230,14 +239,12 @@ impl LegTransport {
 
     /// Queues a data message.
     pub(crate) fn send(&mut self, reliability: Reliability, payload: &Bytes, now: Instant) -> Sent {
-        let Some(data) = self.data.as_mut().filter(|_| !self.ended) else { return Sent::NoChannel };
+        let Some(data) = self.data.as_mut().filter(|_| !self.ended) else {
+            return Sent::NoChannel;
+        };
         let sent = data.send(reliability, payload, now);
         self.flush(now);
         sent
-    }
-
-    pub(crate) fn data_ready(&self, reliability: Reliability) -> bool {
-        self.data.as_ref().is_some_and(|d| d.ready(reliability))
     }
 
     pub(crate) fn rtt(&self) -> Option<Duration> {
@@ -267,8 +274,11 @@ impl LegTransport {
             return;
         }
         if self.dtls.is_some() && now >= self.deadline {
-            let reason =
-                if self.connected { TransportEnd::ConsentLost } else { TransportEnd::ConnectTimeout };
+            let reason = if self.connected {
+                TransportEnd::ConsentLost
+            } else {
+                TransportEnd::ConnectTimeout
+            };
             return self.end(reason, events);
         }
         if let Some(dtls) = &mut self.dtls

@@ -5,6 +5,7 @@
 //! (single: when our answer is written; dual: when the client's answer came).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Event, Leg, MediaKind, SdpError, SessionId, Topology, TrackSid};
@@ -32,7 +33,11 @@ fn sources<'a>(session: SessionId, wishes: &'a [Wish]) -> impl Fn(&TrackSid) -> 
     let cname = format!("plenum-{:x}", session.0);
     move |sid| {
         let wish = wishes.iter().find(|w| w.sid == *sid)?;
-        Some(Source { sid: sid.clone(), stream: wish.stream.clone(), cname: cname.clone() })
+        Some(Source {
+            sid: sid.clone(),
+            stream: wish.stream.clone(),
+            cname: cname.clone(),
+        })
     }
 }
 
@@ -52,12 +57,19 @@ impl Engine {
             return Err(SdpError::Unexpected);
         }
         let remote = offer.bundle_transport();
-        client.publisher.transport.set_remote(&remote, false, now).map_err(SdpError::Missing)?;
+        client
+            .publisher
+            .transport
+            .set_remote(&remote, false, now)
+            .map_err(SdpError::Missing)?;
         client.offered();
 
         let expected = &client.expected;
         let track_of = |cid: &str, kind: MediaKind| {
-            expected.iter().find(|t| t.cid == cid && t.kind == kind).map(|t| t.sid.clone())
+            expected
+                .iter()
+                .find(|t| t.cid == cid && t.kind == kind)
+                .map(|t| t.sid.clone())
         };
         let changes = client.publisher.table.offer(&offer.sections, &track_of);
         client.publisher.negotiate(&offer, &client.codecs);
@@ -82,7 +94,11 @@ impl Engine {
         let bound = self.bind_wishes(session);
         self.install_extensions(session, Leg::Publisher);
 
-        let local = Local { fingerprint: &self.identity.fingerprint, udp: &self.udp, tcp: &self.tcp };
+        let local = Local {
+            fingerprint: &self.identity.fingerprint,
+            udp: &self.udp,
+            tcp: &self.tcp,
+        };
         let client = self.clients.get_mut(&session).ok_or_else(Self::no_session)?;
         let sdp = {
             let source_of = sources(session, &client.wishes);
@@ -91,7 +107,13 @@ impl Engine {
         client.publisher.table.complete();
         client.negotiated = true;
         let mid_to_track = client.publisher.mid_to_track();
-        self.events.push(Event::Answer { session, leg, id, sdp, mid_to_track });
+        self.events.push(Event::Answer {
+            session,
+            leg,
+            id,
+            sdp,
+            mid_to_track,
+        });
         for sid in bound {
             self.start_forwarding(session, &sid);
         }
@@ -102,9 +124,12 @@ impl Engine {
 
     /// Registers a publisher's section, and tells once.
     fn publish(&mut self, session: SessionId, sid: TrackSid, at: usize, offer: &Description, now: Instant) {
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         let leg = client.publisher.key;
-        let (Some(slot), Some(section)) = (client.publisher.table.slots.get(at), offer.sections.get(at)) else {
+        let (Some(slot), Some(section)) = (client.publisher.table.slots.get(at), offer.sections.get(at))
+        else {
             return;
         };
         let Some(kind) = slot.kind else { return };
@@ -117,15 +142,30 @@ impl Engine {
             mid: slot.mid.clone(),
             kind,
             codecs: slot.codecs.iter().map(|c| (c.payload_type, c.codec)).collect(),
-            repairs: slot.codecs.iter().filter_map(|c| Some((c.repair?, c.payload_type))).collect(),
-            rids: if section.simulcast { section.send_rids.clone() } else { Vec::new() },
+            repairs: slot
+                .codecs
+                .iter()
+                .filter_map(|c| Some((c.repair?, c.payload_type)))
+                .collect(),
+            rids: if section.simulcast {
+                section.send_rids.clone()
+            } else {
+                Vec::new()
+            },
             ssrcs: announced(section),
             nack: slot.codecs.iter().any(|c| c.feedback.iter().any(|f| f == "nack")),
         };
         let simulcast = spec.rids.len() > 1;
         let wide = slot.extensions.iter().any(|(_, e)| *e == Extension::TransportCc)
-            && slot.codecs.iter().any(|c| c.feedback.iter().any(|f| f == "transport-cc"));
-        let live = LiveTrack { session, kind, codecs: slot.codecs.clone() };
+            && slot
+                .codecs
+                .iter()
+                .any(|c| c.feedback.iter().any(|f| f == "transport-cc"));
+        let live = LiveTrack {
+            session,
+            kind,
+            codecs: slot.codecs.clone(),
+        };
         let mid = slot.mid.clone();
         self.forwarder.publish(spec);
         if wide && let Some(peer) = self.forwarder.peer(leg) {
@@ -152,7 +192,11 @@ impl Engine {
                 .map(|c| c.id)
                 .collect();
             for subscriber in waiting {
-                if self.clients.get(&subscriber).is_some_and(|c| c.wishes.iter().any(|w| w.sid == sid && w.bound)) {
+                if self
+                    .clients
+                    .get(&subscriber)
+                    .is_some_and(|c| c.wishes.iter().any(|w| w.sid == sid && w.bound))
+                {
                     self.start_forwarding(subscriber, &sid);
                 }
                 self.unsettled.push(subscriber);
@@ -162,14 +206,21 @@ impl Engine {
 
     /// Tells forwarding the extension numbers of a leg.
     fn install_extensions(&mut self, session: SessionId, leg: Leg) {
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         let Some(leg) = client.leg(leg) else { return };
-        let numbers: Vec<(u8, Extension)> =
-            leg.table.slots.iter().flat_map(|s| s.extensions.iter().copied()).collect();
+        let numbers: Vec<(u8, Extension)> = leg
+            .table
+            .slots
+            .iter()
+            .flat_map(|s| s.extensions.iter().copied())
+            .collect();
         let key = leg.key;
         if let Some(peer) = self.forwarder.peer(key) {
+            let table = Arc::make_mut(&mut peer.extensions);
             for (id, extension) in numbers {
-                peer.extensions.set(id, extension);
+                table.set(id, extension);
             }
         }
     }
@@ -178,7 +229,9 @@ impl Engine {
     fn bind_wishes(&mut self, session: SessionId) -> Vec<TrackSid> {
         let (media, rtx) = (self.random_u32(), self.random_u32());
         let live = &self.live;
-        let Some(client) = self.clients.get_mut(&session) else { return Vec::new() };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return Vec::new();
+        };
         let wanted: Vec<(TrackSid, MediaKind)> = client
             .wishes
             .iter()
@@ -203,11 +256,16 @@ impl Engine {
     /// A subscription's section is known to both: packets may flow.
     fn start_forwarding(&mut self, session: SessionId, sid: &TrackSid) {
         let seed = self.random_u32();
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         let Some(track) = self.live.get(sid) else { return };
         let (mixed, key) = (client.receiving_ref().mixed, client.receiving_ref().key);
-        let Some(slot) =
-            client.receiving_ref().table.bound(sid).and_then(|at| client.receiving_ref().table.slots.get(at))
+        let Some(slot) = client
+            .receiving_ref()
+            .table
+            .bound(sid)
+            .and_then(|at| client.receiving_ref().table.slots.get(at))
         else {
             return;
         };
@@ -238,14 +296,19 @@ impl Engine {
         };
         wish.bound = true;
         if self.forwarder.bind(sid, binding, seed) {
-            self.events.push(Event::SubscriptionBound { session, sid: sid.clone() });
+            self.events.push(Event::SubscriptionBound {
+                session,
+                sid: sid.clone(),
+            });
         }
     }
 
     /// Dual topology: offers the subscriber leg if it changed and no offer is under way.
     pub(super) fn offer_if_needed(&mut self, session: SessionId, now: Instant) {
         let live = &self.live;
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         let waiting: Vec<MediaKind> = client
             .wishes
             .iter()
@@ -265,8 +328,14 @@ impl Engine {
         }
         client.dirty = false;
         self.bind_wishes(session);
-        let local = Local { fingerprint: &self.identity.fingerprint, udp: &self.udp, tcp: &self.tcp };
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let local = Local {
+            fingerprint: &self.identity.fingerprint,
+            udp: &self.udp,
+            tcp: &self.tcp,
+        };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         let Some(leg) = &mut client.subscriber else { return };
         let sdp = {
             let source_of = sources(session, &client.wishes);
@@ -276,7 +345,12 @@ impl Engine {
         let id = leg.last_offer;
         leg.outstanding = Some((id, now));
         let mid_to_track = leg.mid_to_track();
-        self.events.push(Event::Offer { session, id, sdp, mid_to_track });
+        self.events.push(Event::Offer {
+            session,
+            id,
+            sdp,
+            mid_to_track,
+        });
     }
 
     /// Dual topology: the client's answer.
@@ -294,10 +368,15 @@ impl Engine {
         }
         let leg = client.subscriber.as_mut().ok_or(SdpError::Unexpected)?;
         // Clients older than offer ids answer with 0.
-        if leg.outstanding.is_none_or(|(offered, _)| id != 0 && id != offered) {
+        if leg
+            .outstanding
+            .is_none_or(|(offered, _)| id != 0 && id != offered)
+        {
             return Err(SdpError::Unexpected);
         }
-        leg.transport.set_remote(&answer.bundle_transport(), true, now).map_err(SdpError::Missing)?;
+        leg.transport
+            .set_remote(&answer.bundle_transport(), true, now)
+            .map_err(SdpError::Missing)?;
         leg.outstanding = None;
         leg.mixed = answer.mixed;
         let mut ready = Vec::new();
@@ -320,8 +399,10 @@ impl Engine {
             leg.table.unbind(&sid);
             tracing::debug!(session = session.0, %sid, "the client refused a section");
         }
-        let fresh: Vec<TrackSid> =
-            ready.into_iter().filter(|sid| client.wishes.iter().any(|w| w.sid == *sid && !w.bound)).collect();
+        let fresh: Vec<TrackSid> = ready
+            .into_iter()
+            .filter(|sid| client.wishes.iter().any(|w| w.sid == *sid && !w.bound))
+            .collect();
         self.install_extensions(session, Leg::Subscriber);
         for sid in fresh {
             self.start_forwarding(session, &sid);
@@ -350,9 +431,20 @@ fn accept(slot: &mut Slot, section: &Section) {
 
 /// Media SSRCs with their RTX, in the order of the description.
 fn announced(section: &Section) -> Vec<(u32, Option<u32>)> {
-    let repair_of = |ssrc: u32| section.repair_groups.iter().find(|(m, _)| *m == ssrc).map(|(_, r)| *r);
+    let repair_of = |ssrc: u32| {
+        section
+            .repair_groups
+            .iter()
+            .find(|(m, _)| *m == ssrc)
+            .map(|(_, r)| *r)
+    };
     let is_repair = |ssrc: u32| section.repair_groups.iter().any(|(_, r)| *r == ssrc);
-    section.ssrcs.iter().filter(|s| !is_repair(**s)).map(|s| (*s, repair_of(*s))).collect()
+    section
+        .ssrcs
+        .iter()
+        .filter(|s| !is_repair(**s))
+        .map(|s| (*s, repair_of(*s)))
+        .collect()
 }
 
 impl super::peer::PeerLeg {

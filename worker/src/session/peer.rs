@@ -87,7 +87,10 @@ impl PeerLeg {
         if self.routes.len() <= MAX_ROUTES {
             return None;
         }
-        let at = self.routes.iter().position(|r| Some(*r) != self.transport.route)?;
+        let at = self
+            .routes
+            .iter()
+            .position(|r| Some(*r) != self.transport.route)?;
         Some(self.routes.remove(at))
     }
 
@@ -156,7 +159,12 @@ impl PeerLeg {
                 };
                 WrittenSection {
                     kind: kind.to_owned(),
-                    protocol: if slot.kind.is_none() { "UDP/DTLS/SCTP" } else { "UDP/TLS/RTP/SAVPF" }.to_owned(),
+                    protocol: if slot.kind.is_none() {
+                        "UDP/DTLS/SCTP"
+                    } else {
+                        "UDP/TLS/RTP/SAVPF"
+                    }
+                    .to_owned(),
                     mid: slot.mid.clone(),
                     body,
                 }
@@ -204,7 +212,9 @@ impl PeerLeg {
 }
 
 fn sending(slot: &Slot, source: Option<Source>) -> Body {
-    let Some(source) = source else { return inactive(slot) };
+    let Some(source) = source else {
+        return inactive(slot);
+    };
     let rtx = slot.codecs.iter().any(|c| c.repair.is_some());
     Body::Media {
         direction: Direction::SendOnly,
@@ -232,7 +242,9 @@ fn inactive(slot: &Slot) -> Body {
 }
 
 fn answer_body(slot: &Slot, section: &Section, source_of: &dyn Fn(&TrackSid) -> Option<Source>) -> Body {
-    let rejected = || Body::Rejected { formats: section.formats.clone() };
+    let rejected = || Body::Rejected {
+        formats: section.formats.clone(),
+    };
     match &slot.used {
         Use::Rejected => rejected(),
         Use::Application => Body::Application,
@@ -243,7 +255,11 @@ fn answer_body(slot: &Slot, section: &Section, source_of: &dyn Fn(&TrackSid) -> 
             direction: Direction::RecvOnly,
             codecs: receiving(&slot.codecs, &slot.extensions),
             extensions: slot.extensions.clone(),
-            rids: if section.simulcast { section.send_rids.clone() } else { Vec::new() },
+            rids: if section.simulcast {
+                section.send_rids.clone()
+            } else {
+                Vec::new()
+            },
             outgoing: None,
         },
     }
@@ -257,7 +273,8 @@ fn receiving(codecs: &[Negotiated], extensions: &[(u8, Extension)]) -> Vec<Negot
         .cloned()
         .map(|mut c| {
             let wide = wide && c.feedback.iter().any(|f| f == "transport-cc");
-            c.feedback.retain(|f| f != if wide { "goog-remb" } else { "transport-cc" });
+            c.feedback
+                .retain(|f| f != if wide { "goog-remb" } else { "transport-cc" });
             c
         })
         .collect()

@@ -14,10 +14,13 @@ use super::api::{Command, Event};
 use super::dtls::Identity;
 use super::engine::Engine;
 use crate::forward::drops::DropCounters;
+use crate::net::tcp::{TcpInput, TcpPort};
 use crate::net::{Route, UdpPort};
 
 /// Commands taken in one turn.
 const COMMANDS: usize = 256;
+/// Frames of connections taken in one turn.
+const FRAMES: usize = 128;
 /// Seconds between the NTP and the Unix epoch.
 const NTP_OFFSET: u64 = 2_208_988_800;
 
@@ -105,7 +108,10 @@ pub fn start(
     config: MediaConfig,
 ) -> Result<(MediaHandle, mpsc::UnboundedReceiver<Event>, SocketAddr), MediaError> {
     let identity = Identity::generate().map_err(|e| MediaError::Certificate(e.to_string()))?;
-    let bind = |source| MediaError::Bind { address: config.udp, source };
+    let bind = |source| MediaError::Bind {
+        address: config.udp,
+        source,
+    };
     let socket = crate::net::bind(config.udp).map_err(bind)?;
     let local = socket.local_addr().map_err(bind)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -113,16 +119,31 @@ pub fn start(
         .enable_time()
         .build()
         .map_err(MediaError::Thread)?;
-    let port = {
+    let (port, tcp) = {
         let _context = runtime.enter();
-        UdpPort::new(socket).map_err(bind)?
+        let tcp = if config.tcp {
+            Some(TcpPort::bind(local).map_err(bind)?)
+        } else {
+            None
+        };
+        (UdpPort::new(socket).map_err(bind)?, tcp)
     };
     let (input, commands) = mpsc::unbounded_channel();
     let (events_out, events) = mpsc::unbounded_channel();
     let drops = Arc::new(DropCounters::default());
     let mut engine = Engine::new(identity, config.max_sessions, Arc::clone(&drops), Instant::now());
-    engine.set_candidates(candidates(&config.advertise, local), Vec::new());
-    let worker = Worker { engine, port, commands, events: events_out, local, drops: Arc::clone(&drops) };
+    let udp = candidates(&config.advertise, local);
+    engine.set_candidates(udp.clone(), if config.tcp { udp } else { Vec::new() });
+    let drops_here = Arc::clone(&drops);
+    let worker = Worker {
+        engine,
+        port,
+        tcp,
+        commands,
+        events: events_out,
+        local,
+        drops: drops_here,
+    };
     std::thread::Builder::new()
         .name("media".to_owned())
         .spawn(move || runtime.block_on(worker.run()))
@@ -133,6 +154,7 @@ pub fn start(
 struct Worker {
     engine: Engine,
     port: UdpPort,
+    tcp: Option<TcpPort>,
     commands: mpsc::UnboundedReceiver<Input>,
     events: mpsc::UnboundedSender<Event>,
     local: SocketAddr,
@@ -150,12 +172,20 @@ impl Worker {
                 }
             };
             let mut input = None;
+            let mut stream = None;
+            let tcp = async {
+                match &mut self.tcp {
+                    Some(tcp) => tcp.receive().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => input = Some(command),
                     None => return,
                 },
                 _ = self.port.readable() => {}
+                received = tcp => stream = received,
                 () = sleep => {}
             }
             let now = Instant::now();
@@ -163,13 +193,27 @@ impl Worker {
                 match input.take().or_else(|| self.commands.try_recv().ok()) {
                     Some(Input::Command(command)) => self.engine.command(command, now),
                     Some(Input::Advertise(addresses)) => {
-                        self.engine.set_candidates(candidates(&addresses, self.local), Vec::new());
+                        let udp = candidates(&addresses, self.local);
+                        let tcp = if self.tcp.is_some() {
+                            udp.clone()
+                        } else {
+                            Vec::new()
+                        };
+                        self.engine.set_candidates(udp, tcp);
                     }
                     None => break,
                 }
             }
             let engine = &mut self.engine;
-            self.port.receive(|from, datagram| engine.datagram(Route::Udp(from), datagram, now));
+            self.port
+                .receive(|from, datagram| engine.datagram(Route::Udp(from), datagram, now));
+            for _ in 0..FRAMES {
+                match stream.take().or_else(|| self.tcp.as_mut()?.try_receive()) {
+                    Some(TcpInput::Frame(route, frame)) => self.engine.datagram(route, &frame, now),
+                    Some(TcpInput::Closed(route)) => self.engine.route_closed(route),
+                    None => break,
+                }
+            }
             if self.engine.next_timeout().is_some_and(|at| now >= at) {
                 self.engine.handle_timeout(wall_ntp(), now);
             }
@@ -177,7 +221,11 @@ impl Worker {
             for (route, packet) in self.engine.batch.packets.drain(..) {
                 match route {
                     Route::Udp(to) => self.port.send(to, &packet, &self.drops),
-                    Route::Tcp { .. } => {}
+                    Route::Tcp { connection, .. } => {
+                        if let Some(tcp) = &self.tcp {
+                            tcp.send(connection, packet, &self.drops);
+                        }
+                    }
                 }
             }
             for event in self.engine.take_events() {
@@ -191,7 +239,9 @@ impl Worker {
 
 /// The wall clock as NTP.
 fn wall_ntp() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     crate::forward::subscription::ntp_of(since).wrapping_add(NTP_OFFSET << 32)
 }
 
@@ -203,8 +253,10 @@ fn candidates(advertise: &[SocketAddr], local: SocketAddr) -> Vec<SocketAddr> {
     if !local.ip().is_unspecified() {
         return vec![local];
     }
-    let mut found: Vec<SocketAddr> =
-        interface_addresses(local).into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect();
+    let mut found: Vec<SocketAddr> = interface_addresses(local)
+        .into_iter()
+        .map(|ip| SocketAddr::new(ip, local.port()))
+        .collect();
     if found.is_empty() {
         found.push(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), local.port()));
     }

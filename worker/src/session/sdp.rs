@@ -134,12 +134,17 @@ impl Section {
 
     /// The `fmtp` of a payload type.
     pub(crate) fn parameters_of(&self, payload_type: u8) -> &str {
-        self.parameters.iter().find(|(pt, _)| *pt == payload_type).map_or("", |(_, v)| v)
+        self.parameters
+            .iter()
+            .find(|(pt, _)| *pt == payload_type)
+            .map_or("", |(_, v)| v)
     }
 
     /// Whether the peer listed this feedback for the payload type.
     pub(crate) fn has_feedback(&self, payload_type: u8, value: &str) -> bool {
-        self.feedback.iter().any(|(pt, v)| v == value && pt.is_none_or(|pt| pt == payload_type))
+        self.feedback
+            .iter()
+            .any(|(pt, v)| v == value && pt.is_none_or(|pt| pt == payload_type))
     }
 }
 
@@ -156,7 +161,11 @@ impl Description {
     /// The transport of the bundle: the first section that has it, else the session.
     pub(crate) fn bundle_transport(&self) -> Transport {
         let mut found = Transport::default();
-        let own = self.sections.iter().filter(|s| !s.rejected()).map(|s| &s.transport);
+        let own = self
+            .sections
+            .iter()
+            .filter(|s| !s.rejected())
+            .map(|s| &s.transport);
         for t in own.chain([&self.transport]) {
             found.ufrag = found.ufrag.or_else(|| t.ufrag.clone());
             found.pwd = found.pwd.or_else(|| t.pwd.clone());
@@ -176,7 +185,10 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
 /// Parses a description.
 pub(crate) fn parse(text: &str) -> Result<Description, SdpError> {
     if text.len() > MAX_BYTES {
-        return Err(SdpError::TooLarge { what: "bytes", limit: MAX_BYTES });
+        return Err(SdpError::TooLarge {
+            what: "bytes",
+            limit: MAX_BYTES,
+        });
     }
     let mut out = Description::default();
     let mut lines = text.lines().map(str::trim_end).filter(|l| !l.is_empty());
@@ -190,7 +202,10 @@ pub(crate) fn parse(text: &str) -> Result<Description, SdpError> {
         match kind {
             "m" => {
                 if out.sections.len() >= MAX_SECTIONS {
-                    return Err(SdpError::TooLarge { what: "sections", limit: MAX_SECTIONS });
+                    return Err(SdpError::TooLarge {
+                        what: "sections",
+                        limit: MAX_SECTIONS,
+                    });
                 }
                 out.sections.push(media_line(value)?);
             }
@@ -221,7 +236,10 @@ fn media_line(value: &str) -> Result<Section, SdpError> {
     let port = port.ok_or_else(|| SdpError::Syntax("port of m= line".to_owned()))?;
     let formats: Vec<String> = parts.take(MAX_FORMATS + 1).map(str::to_owned).collect();
     if formats.len() > MAX_FORMATS {
-        return Err(SdpError::TooLarge { what: "codecs", limit: MAX_FORMATS });
+        return Err(SdpError::TooLarge {
+            what: "codecs",
+            limit: MAX_FORMATS,
+        });
     }
     Ok(Section::new(kind, port, protocol, formats))
 }
@@ -234,7 +252,8 @@ fn transport_attribute(t: &mut Transport, name: &str, value: &str) {
             if let Some((hash, value)) = value.split_once(' ')
                 && t.fingerprints.len() < 8
             {
-                t.fingerprints.push((hash.to_ascii_lowercase(), value.trim().to_ascii_lowercase()));
+                t.fingerprints
+                    .push((hash.to_ascii_lowercase(), value.trim().to_ascii_lowercase()));
             }
         }
         "setup" => {
@@ -265,7 +284,11 @@ fn section_attribute(s: &mut Section, attribute: &str, mixed: &mut bool) {
                 && s.maps.len() < MAX_FORMATS
             {
                 let (name, clock) = (name.to_owned(), clock.to_owned());
-                s.maps.push(RtpMap { payload_type, name, clock });
+                s.maps.push(RtpMap {
+                    payload_type,
+                    name,
+                    clock,
+                });
             }
         }
         "fmtp" => {
@@ -357,25 +380,54 @@ mod tests {
         .unwrap();
         assert!(d.mixed);
         let v = &d.sections[0];
-        assert_eq!((v.kind, v.direction, v.mid.as_deref()), (MediaType::Video, Direction::SendOnly, Some("1")));
-        assert_eq!((v.track_ids.clone(), v.send_rids.len(), v.simulcast), (vec!["cid".to_owned()], 2, true));
-        assert_eq!((v.parameters_of(97), v.has_feedback(96, "nack pli")), ("apt=96", true));
+        assert_eq!(
+            (v.kind, v.direction, v.mid.as_deref()),
+            (MediaType::Video, Direction::SendOnly, Some("1"))
+        );
+        assert_eq!(
+            (v.track_ids.clone(), v.send_rids.len(), v.simulcast),
+            (vec!["cid".to_owned()], 2, true)
+        );
+        assert_eq!(
+            (v.parameters_of(97), v.has_feedback(96, "nack pli")),
+            ("apt=96", true)
+        );
         assert_eq!((v.extensions[0].0, v.repair_groups[0]), (4, (5, 6)));
         assert!(!d.sections[1].rejected());
         let t = d.bundle_transport();
-        assert_eq!((t.ufrag.as_deref(), t.fingerprints[0].1.as_str()), (Some("u"), "aa:bb"));
+        assert_eq!(
+            (t.ufrag.as_deref(), t.fingerprints[0].1.as_str()),
+            (Some("u"), "aa:bb")
+        );
     }
 
     #[test]
     fn limits_and_nonsense() {
         assert!(matches!(parse("hello"), Err(SdpError::Syntax(_))));
-        assert!(matches!(parse(&"x".repeat(MAX_BYTES + 1)), Err(SdpError::TooLarge { what: "bytes", .. })));
+        assert!(matches!(
+            parse(&"x".repeat(MAX_BYTES + 1)),
+            Err(SdpError::TooLarge { what: "bytes", .. })
+        ));
         let many = format!("v=0\r\n{}", "m=audio 9 X 0\r\n".repeat(MAX_SECTIONS + 1));
-        assert!(matches!(parse(&many), Err(SdpError::TooLarge { what: "sections", .. })));
+        assert!(matches!(
+            parse(&many),
+            Err(SdpError::TooLarge { what: "sections", .. })
+        ));
         for line in ["m=", "m=a", "m=a b c", "m=a 99999 c", "zzz"] {
             assert!(parse(&format!("v=0\r\n{line}\r\n")).is_err(), "{line}");
         }
-        for a in ["rtpmap", "rtpmap:", "rtpmap:1", "fmtp:a b", "extmap:", "rid:", "simulcast:send", "ssrc:x y", "msid:", "fingerprint:"] {
+        for a in [
+            "rtpmap",
+            "rtpmap:",
+            "rtpmap:1",
+            "fmtp:a b",
+            "extmap:",
+            "rid:",
+            "simulcast:send",
+            "ssrc:x y",
+            "msid:",
+            "fingerprint:",
+        ] {
             parse(&format!("v=0\r\nm=audio 9 X 0\r\na={a}\r\n")).unwrap();
         }
     }

@@ -110,11 +110,17 @@ impl Table {
                 Some(_) => {}
                 None => self.slots.push(Slot::new(mid, kind)),
             }
-            let Some(slot) = self.slots.get_mut(at) else { continue };
+            let Some(slot) = self.slots.get_mut(at) else {
+                continue;
+            };
             let before = std::mem::replace(&mut slot.used, Use::Idle);
             slot.receivable = false;
             if section.kind == MediaType::Application {
-                slot.used = if section.rejected() { Use::Rejected } else { Use::Application };
+                slot.used = if section.rejected() {
+                    Use::Rejected
+                } else {
+                    Use::Application
+                };
                 continue;
             }
             let Some(kind) = kind.filter(|_| !section.rejected()) else {
@@ -170,7 +176,11 @@ impl Table {
 
     /// The subscription ends: its section is idle from the next description on.
     pub(crate) fn unbind(&mut self, sid: &TrackSid) -> bool {
-        match self.slots.iter_mut().find(|s| matches!(&s.used, Use::Subscribes(x) if x == sid)) {
+        match self
+            .slots
+            .iter_mut()
+            .find(|s| matches!(&s.used, Use::Subscribes(x) if x == sid))
+        {
             Some(slot) => {
                 slot.used = Use::Idle;
                 true
@@ -199,7 +209,9 @@ impl Table {
 
     /// Where a subscription is bound.
     pub(crate) fn bound(&self, sid: &TrackSid) -> Option<usize> {
-        self.slots.iter().position(|s| matches!(&s.used, Use::Subscribes(x) if x == sid))
+        self.slots
+            .iter()
+            .position(|s| matches!(&s.used, Use::Subscribes(x) if x == sid))
     }
 
     /// Sections that could take a track of this kind, now or after the next answer.
@@ -240,7 +252,11 @@ mod tests {
     #[test]
     fn placeholders_are_bound_and_released_only_through_inactive() {
         let mut t = Table::default();
-        let o = offer(&[("application", "sendrecv"), ("audio", "recvonly"), ("video", "recvonly")]);
+        let o = offer(&[
+            ("application", "sendrecv"),
+            ("audio", "recvonly"),
+            ("video", "recvonly"),
+        ]);
         assert_eq!(t.offer(&o, &tracks), Changes::default());
         assert_eq!(t.bind(&sid("TR_a"), MediaKind::Audio), Some(1));
         assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), None);
@@ -248,7 +264,11 @@ mod tests {
         // Unsubscribed: not to be reused at once.
         assert!(t.unbind(&sid("TR_a")));
         t.offer(&o, &tracks);
-        assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), None, "still active in the last answer");
+        assert_eq!(
+            t.bind(&sid("TR_b"), MediaKind::Audio),
+            None,
+            "still active in the last answer"
+        );
         assert_eq!(t.idle(MediaKind::Audio), 1);
         t.complete();
         t.offer(&o, &tracks);
@@ -266,7 +286,11 @@ mod tests {
         assert_eq!(t.offer(&o, &tracks).published, vec![(sid("TR_1"), 0)]);
         let o = offer(&[("audio", "recvonly")]);
         assert_eq!(t.offer(&o, &tracks).ended, vec![sid("TR_1")]);
-        assert_eq!(t.bind(&sid("TR_x"), MediaKind::Audio), None, "it was active a round ago");
+        assert_eq!(
+            t.bind(&sid("TR_x"), MediaKind::Audio),
+            None,
+            "it was active a round ago"
+        );
         t.complete();
         t.offer(&o, &tracks);
         assert_eq!(t.bind(&sid("TR_x"), MediaKind::Audio), Some(0));
@@ -277,16 +301,25 @@ mod tests {
     #[test]
     fn a_moved_track_does_not_end() {
         let mut t = Table::default();
-        t.offer(&offer(&[("video", "sendonly\r\na=msid:- cid1"), ("video", "inactive")]), &tracks);
+        t.offer(
+            &offer(&[("video", "sendonly\r\na=msid:- cid1"), ("video", "inactive")]),
+            &tracks,
+        );
         t.complete();
-        let c = t.offer(&offer(&[("video", "inactive"), ("video", "sendonly\r\na=msid:- cid1")]), &tracks);
+        let c = t.offer(
+            &offer(&[("video", "inactive"), ("video", "sendonly\r\na=msid:- cid1")]),
+            &tracks,
+        );
         assert_eq!((c.published, c.ended), (vec![(sid("TR_1"), 1)], vec![]));
     }
 
     #[test]
     fn two_sections_cannot_claim_one_track() {
         let mut t = Table::default();
-        let both = [("video", "sendonly\r\na=msid:- cid1"), ("video", "sendonly\r\na=msid:- cid1")];
+        let both = [
+            ("video", "sendonly\r\na=msid:- cid1"),
+            ("video", "sendonly\r\na=msid:- cid1"),
+        ];
         assert_eq!(t.offer(&offer(&both), &tracks).published.len(), 1);
         assert_eq!(t.slots[1].used, Use::Idle);
     }

@@ -37,7 +37,9 @@ pub(crate) enum Body {
     },
     Application,
     /// Echoes the formats with port 0.
-    Rejected { formats: Vec<String> },
+    Rejected {
+        formats: Vec<String>,
+    },
 }
 
 /// A section to write.
@@ -73,7 +75,11 @@ impl Written<'_> {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        write!(out, "v=0\r\no=- {} {} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n", self.id, self.version)?;
+        write!(
+            out,
+            "v=0\r\no=- {} {} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n",
+            self.id, self.version
+        )?;
         let bundled: Vec<&str> = self
             .sections
             .iter()
@@ -102,8 +108,16 @@ impl Written<'_> {
             Body::Application => (9, "webrtc-datachannel".to_owned()),
             Body::Rejected { formats } => (0, formats.join(" ")),
         };
-        let formats = if formats.is_empty() { "0".to_owned() } else { formats };
-        write!(out, "m={} {port} {} {formats}\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\n", s.kind, s.protocol, s.mid)?;
+        let formats = if formats.is_empty() {
+            "0".to_owned()
+        } else {
+            formats
+        };
+        write!(
+            out,
+            "m={} {port} {} {formats}\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\n",
+            s.kind, s.protocol, s.mid
+        )?;
         if matches!(s.body, Body::Rejected { .. }) {
             out.push_str("a=inactive\r\n");
             return Ok(());
@@ -127,9 +141,13 @@ impl Written<'_> {
             Body::Application => {
                 write!(out, "a=sctp-port:5000\r\na=max-message-size:{MAX_MESSAGE}\r\n")
             }
-            Body::Media { direction, codecs, extensions, rids, outgoing } => {
-                media(out, *direction, codecs, extensions, rids, outgoing.as_ref())
-            }
+            Body::Media {
+                direction,
+                codecs,
+                extensions,
+                rids,
+                outgoing,
+            } => media(out, *direction, codecs, extensions, rids, outgoing.as_ref()),
             Body::Rejected { .. } => Ok(()),
         }
     }
@@ -138,7 +156,12 @@ impl Written<'_> {
     fn candidates(&self, out: &mut String) -> std::fmt::Result {
         for (i, a) in self.udp.iter().enumerate() {
             let priority = 126u32 << 24 | (65_535 - i as u32) << 8 | 255;
-            write!(out, "a=candidate:u{i} 1 udp {priority} {} {} typ host\r\n", a.ip(), a.port())?;
+            write!(
+                out,
+                "a=candidate:u{i} 1 udp {priority} {} {} typ host\r\n",
+                a.ip(),
+                a.port()
+            )?;
         }
         for (i, a) in self.tcp.iter().enumerate() {
             let priority = 90u32 << 24 | (65_535 - i as u32) << 8 | 255;
@@ -155,7 +178,10 @@ impl Written<'_> {
 }
 
 fn formats_of(codecs: &[Negotiated]) -> String {
-    let numbers = codecs.iter().flat_map(|c| [Some(c.payload_type), c.repair]).flatten();
+    let numbers = codecs
+        .iter()
+        .flat_map(|c| [Some(c.payload_type), c.repair])
+        .flatten();
     numbers.map(|n| n.to_string()).collect::<Vec<_>>().join(" ")
 }
 
@@ -205,7 +231,11 @@ fn media(
             write!(out, "a=ssrc-group:FID {} {rtx}\r\n", o.ssrc)?;
         }
         for ssrc in [Some(o.ssrc), o.rtx_ssrc].into_iter().flatten() {
-            write!(out, "a=ssrc:{ssrc} cname:{}\r\na=ssrc:{ssrc} msid:{} {}\r\n", o.cname, o.stream, o.track)?;
+            write!(
+                out,
+                "a=ssrc:{ssrc} cname:{}\r\na=ssrc:{ssrc} msid:{} {}\r\n",
+                o.cname, o.stream, o.track
+            )?;
         }
     }
     Ok(())
@@ -253,7 +283,9 @@ mod tests {
                 kind: "audio".to_owned(),
                 protocol: "UDP/TLS/RTP/SAVPF".to_owned(),
                 mid: "2".to_owned(),
-                body: Body::Rejected { formats: vec!["0".to_owned()] },
+                body: Body::Rejected {
+                    formats: vec!["0".to_owned()],
+                },
             },
         ];
         let text = Written {
@@ -274,7 +306,10 @@ mod tests {
         assert_eq!(d.sections.len(), 3);
         assert!(d.sections[2].rejected());
         let v = &d.sections[1];
-        assert_eq!((v.kind, v.track_ids.clone()), (MediaType::Video, vec!["TR_y".to_owned()]));
+        assert_eq!(
+            (v.kind, v.track_ids.clone()),
+            (MediaType::Video, vec!["TR_y".to_owned()])
+        );
         assert_eq!(v.repair_groups, vec![(1, 2)]);
         assert_eq!(v.maps.len(), 18);
     }

@@ -2,6 +2,11 @@
 //! descriptions, RTP and RTCP, and drops what a test wants dropped.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed unwrap here is a failed test"
+)]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -41,18 +46,31 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Server {
-        Self::with(MediaConfig { udp: "127.0.0.1:0".parse().unwrap(), ..MediaConfig::default() })
+        Self::with(MediaConfig {
+            udp: "127.0.0.1:0".parse().unwrap(),
+            ..MediaConfig::default()
+        })
     }
 
     pub fn with(config: MediaConfig) -> Server {
         let (media, events, address) = start(config).unwrap();
-        Server { media, events, kept: Vec::new(), next_session: 1, address }
+        Server {
+            media,
+            events,
+            kept: Vec::new(),
+            next_session: 1,
+            address,
+        }
     }
 
     pub fn open(&mut self, topology: Topology) -> SessionId {
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        self.media.send(Command::Open { session, topology, codecs: Vec::new() });
+        self.media.send(Command::Open {
+            session,
+            topology,
+            codecs: Vec::new(),
+        });
         session
     }
 
@@ -83,7 +101,12 @@ impl Server {
     }
 
     pub fn expect(&self, session: SessionId, cid: &str, sid: &str, kind: MediaKind) {
-        let track = ExpectedTrack { cid: cid.to_owned(), sid: TrackSid::from(sid), kind, max_bitrate: 0 };
+        let track = ExpectedTrack {
+            cid: cid.to_owned(),
+            sid: TrackSid::from(sid),
+            kind,
+            max_bitrate: 0,
+        };
         self.media.send(Command::ExpectTrack { session, track });
     }
 
@@ -97,10 +120,22 @@ impl Server {
 
     /// Offers and waits for the answer.
     pub fn answer(&mut self, session: SessionId, id: u32, sdp: String) -> String {
-        self.media.send(Command::Offer { session, leg: Leg::Publisher, id, sdp });
+        self.media.send(Command::Offer {
+            session,
+            leg: Leg::Publisher,
+            id,
+            sdp,
+        });
         self.event("answer", |e| match e {
-            Event::Answer { session: s, id: i, sdp, .. } if *s == session && *i == id => Some(sdp.clone()),
-            Event::Refused { session: s, error, .. } if *s == session => panic!("refused: {error}"),
+            Event::Answer {
+                session: s,
+                id: i,
+                sdp,
+                ..
+            } if *s == session && *i == id => Some(sdp.clone()),
+            Event::Refused {
+                session: s, error, ..
+            } if *s == session => panic!("refused: {error}"),
             _ => None,
         })
     }
@@ -132,7 +167,9 @@ pub struct Client {
 
 /// The value of the first line that starts so.
 pub fn line<'a>(sdp: &'a str, prefix: &str) -> &'a str {
-    sdp.lines().find_map(|l| l.strip_prefix(prefix)).unwrap_or_else(|| panic!("no {prefix} in {sdp}"))
+    sdp.lines()
+        .find_map(|l| l.strip_prefix(prefix))
+        .unwrap_or_else(|| panic!("no {prefix} in {sdp}"))
 }
 
 impl Client {
@@ -140,8 +177,15 @@ impl Client {
         let provider = rtc::crypto::default_provider().unwrap();
         let certificate =
             Certificate::generate_self_signed(vec!["client".to_owned()], provider.crypto()).unwrap();
-        let hash = provider.crypto().hash(HashAlgorithm::Sha256, &certificate.certificate[0]).unwrap();
-        let fingerprint = hash.iter().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(":");
+        let hash = provider
+            .crypto()
+            .hash(HashAlgorithm::Sha256, &certificate.certificate[0])
+            .unwrap();
+        let fingerprint = hash
+            .iter()
+            .map(|b| format!("{b:02X}"))
+            .collect::<Vec<_>>()
+            .join(":");
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         Client {
@@ -180,12 +224,15 @@ impl Client {
         sdp
     }
 
-    fn check(&self, local_ufrag: &str, remote_ufrag: &str, remote_pwd: &str, nominate: bool) -> Vec<u8> {
+    pub fn check(&self, local_ufrag: &str, remote_ufrag: &str, remote_pwd: &str, nominate: bool) -> Vec<u8> {
         let mut m = Message::new();
         let mut parts: Vec<Box<dyn Setter + '_>> = vec![
             Box::new(BINDING_REQUEST),
             Box::new(TransactionId::new()),
-            Box::new(TextAttribute::new(ATTR_USERNAME, format!("{remote_ufrag}:{local_ufrag}"))),
+            Box::new(TextAttribute::new(
+                ATTR_USERNAME,
+                format!("{remote_ufrag}:{local_ufrag}"),
+            )),
         ];
         struct Flag;
         impl Setter for Flag {
@@ -210,14 +257,19 @@ impl Client {
         let candidate: Vec<&str> = line(sdp, "a=candidate:").split(' ').collect();
         let server: SocketAddr = format!("{}:{}", candidate[4], candidate[5]).parse().unwrap();
         self.server = Some(server);
-        let (ufrag, pwd) = (line(sdp, "a=ice-ufrag:").to_owned(), line(sdp, "a=ice-pwd:").to_owned());
+        let (ufrag, pwd) = (
+            line(sdp, "a=ice-ufrag:").to_owned(),
+            line(sdp, "a=ice-pwd:").to_owned(),
+        );
         let end = Instant::now() + PATIENCE;
         let mut buffer = [0; 2048];
         loop {
             assert!(Instant::now() < end, "no STUN response");
             let request = self.check(&self.ufrag, &ufrag, &pwd, true);
             self.socket.send_to(&request, server).unwrap();
-            let Ok((len, from)) = self.socket.recv_from(&mut buffer) else { continue };
+            let Ok((len, from)) = self.socket.recv_from(&mut buffer) else {
+                continue;
+            };
             let mut m = Message::new();
             if from == server && m.unmarshal_binary(&buffer[..len]).is_ok() && m.typ == BINDING_SUCCESS {
                 MessageIntegrity::check(&mut m, pwd.as_bytes(), self.provider.crypto()).unwrap();
@@ -242,7 +294,9 @@ impl Client {
             .unwrap();
         let peer: SocketAddr = PEER.parse().unwrap();
         let mut endpoint = Endpoint::new(peer, TransportProtocol::UDP, None);
-        endpoint.connect(Instant::now(), peer, Arc::new(config), None).unwrap();
+        endpoint
+            .connect(Instant::now(), peer, Arc::new(config), None)
+            .unwrap();
         self.dtls = Some(endpoint);
         let end = Instant::now() + PATIENCE;
         while self.out.is_none() && self.dtls_error.is_none() && Instant::now() < end {
@@ -261,12 +315,21 @@ impl Client {
         let peer: SocketAddr = PEER.parse().unwrap();
         let state = self.dtls.as_ref().unwrap().get_connection_state(peer).unwrap();
         let profile = state.srtp_protection_profile();
-        assert_eq!(profile, SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm, "GCM is preferred");
-        let mut config = Config { profile: ProtectionProfile::AeadAes128Gcm, ..Default::default() };
+        assert_eq!(
+            profile,
+            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+            "GCM is preferred"
+        );
+        let mut config = Config {
+            profile: ProtectionProfile::AeadAes128Gcm,
+            ..Default::default()
+        };
         let material = state
             .export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())
             .unwrap();
-        config.set_session_keys_from_keying_material(material.as_ref(), true).unwrap();
+        config
+            .set_session_keys_from_keying_material(material.as_ref(), true)
+            .unwrap();
         let crypto = self.provider.crypto();
         let context = |key: &[u8], salt: &[u8]| {
             Some(Context::new(key, salt, ProtectionProfile::AeadAes128Gcm, None, None, crypto).unwrap())
@@ -304,7 +367,10 @@ impl Client {
                 let Some(dtls) = &mut self.dtls else { return };
                 match dtls.read(Instant::now(), peer, None, BytesMut::from(datagram)) {
                     Ok(events) => {
-                        if events.iter().any(|e| matches!(e, EndpointEvent::HandshakeComplete)) {
+                        if events
+                            .iter()
+                            .any(|e| matches!(e, EndpointEvent::HandshakeComplete))
+                        {
                             self.keys();
                         }
                     }
@@ -346,7 +412,9 @@ impl Client {
     /// Moves to a new port; nothing is told to the server.
     pub fn move_socket(&mut self) {
         self.socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        self.socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        self.socket
+            .set_read_timeout(Some(Duration::from_millis(5)))
+            .unwrap();
     }
 }
 
@@ -413,7 +481,14 @@ pub fn packet(
 
 /// A one-packet VP8 frame with picture id, TL0 and key index.
 pub fn vp8(picture: u16, key: bool, filler: u8) -> Vec<u8> {
-    let mut p = vec![0x90, 0xC0, 0x80 | (picture >> 8) as u8, picture as u8, picture as u8, u8::from(!key)];
+    let mut p = vec![
+        0x90,
+        0xC0,
+        0x80 | (picture >> 8) as u8,
+        picture as u8,
+        picture as u8,
+        u8::from(!key),
+    ];
     p.extend_from_slice(&[filler; 40]);
     p
 }
