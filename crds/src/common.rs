@@ -125,6 +125,8 @@ pub enum Reason {
     WorkersReady,
     /// The pool waits for workers.
     WorkersStarting,
+    /// The API server refuses the pool's pods.
+    WorkersRefused,
     /// Workers of an older template are being replaced.
     RollingOut,
     /// The worker takes no new rooms.
@@ -160,6 +162,7 @@ impl Reason {
             Self::AsExpected => "AsExpected",
             Self::WorkersReady => "WorkersReady",
             Self::WorkersStarting => "WorkersStarting",
+            Self::WorkersRefused => "WorkersRefused",
             Self::RollingOut => "RollingOut",
             Self::WorkerDraining => "WorkerDraining",
             Self::InvalidSpec => "InvalidSpec",

@@ -9,9 +9,8 @@ use plenum_worker_api::v1::{
     AssignRoomRequest, AssignRoomResponse, ConfigureRequest, ConfigureResponse, ReleaseRoomRequest,
     ReleaseRoomResponse, Report, RoomReport, SetDrainingRequest, SetDrainingResponse, WatchRequest,
 };
-use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
@@ -46,12 +45,15 @@ struct Service {
 /// A running fake; ends with the value.
 pub struct FakeWorker {
     service: Service,
-    server: JoinHandle<()>,
+    /// Its own, so that its end cuts every connection, as the end of a process does.
+    runtime: Option<Runtime>,
 }
 
 impl Drop for FakeWorker {
     fn drop(&mut self) {
-        self.server.abort();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -60,7 +62,7 @@ impl FakeWorker {
     ///
     /// # Errors
     /// When the address is taken or the certificate is no good.
-    pub async fn start(
+    pub fn start(
         address: SocketAddr,
         uid: &str,
         secret: &BTreeMap<String, String>,
@@ -74,15 +76,25 @@ impl FakeWorker {
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(at("tls.crt"), at("tls.key")))
             .client_ca_root(Certificate::from_pem(at("ca.crt")));
-        let listener = TcpListener::bind(address).await?;
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
         let router = Server::builder()
             .tls_config(tls)?
             .add_service(ControlServer::new(service.clone()));
-        let server = tokio::spawn(async move {
-            // Ends with the test; what it says then is of no interest.
-            let _ = router.serve_with_incoming(TcpListenerStream::new(listener)).await;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        runtime.spawn(async move {
+            if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
+                // Ends with the test; what it says then is of no interest.
+                let _ = router.serve_with_incoming(TcpListenerStream::new(listener)).await;
+            }
         });
-        Ok(Self { service, server })
+        Ok(Self {
+            service,
+            runtime: Some(runtime),
+        })
     }
 
     /// Every order so far.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
@@ -32,7 +33,6 @@ pub struct Stage {
     pub admin: Client,
     /// Workers brought to life, by the name of their Pod.
     pub workers: BTreeMap<String, FakeWorker>,
-    next_address: u8,
     controller: Option<JoinHandle<Result<(), controller::RunError>>>,
 }
 
@@ -55,7 +55,6 @@ impl Stage {
             server,
             admin,
             workers: BTreeMap::new(),
-            next_address: 1,
             controller: None,
         };
         stage.namespace(NAMESPACE, &[]).await?;
@@ -203,10 +202,8 @@ impl Stage {
             .into_iter()
             .map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned()))
             .collect();
-        self.next_address += 1;
-        let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 1, self.next_address));
-        let worker =
-            FakeWorker::start(SocketAddr::new(ip, 7881), &pod.uid().unwrap_or_default(), &secret).await?;
+        let ip = IpAddr::V4(next_address());
+        let worker = FakeWorker::start(SocketAddr::new(ip, 7881), &pod.uid().unwrap_or_default(), &secret)?;
         self.workers.insert(name.to_owned(), worker);
         let status = json!({ "status": {
             "phase": "Running", "podIP": ip.to_string(), "podIPs": [{ "ip": ip.to_string() }],
@@ -277,6 +274,13 @@ impl Stage {
             }
         }
     }
+}
+
+/// An address of loopback that no other worker of this machine's tests has.
+fn next_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., third, fourth] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, third.max(1), fourth, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A condition of an object.

@@ -44,14 +44,14 @@ fn cases() -> Vec<Case> {
     let (ten, eleven) = ("2026-05-04T10:00:00Z", "2026-05-04T11:00:00Z");
     let pool = |more: Value| {
         let mut spec = json!({ "replicas": 1 });
-        for (key, value) in more.as_object().unwrap() {
+        for (key, value) in more.as_object().into_iter().flatten() {
             spec[key] = value.clone();
         }
         spec
     };
     let room = |more: Value| {
         let mut spec = json!({ "meetingRef": { "name": "daily" } });
-        for (key, value) in more.as_object().unwrap() {
+        for (key, value) in more.as_object().into_iter().flatten() {
             spec[key] = value.clone();
         }
         spec

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::{DeserializeGuard, NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -59,6 +59,7 @@ impl Index {
     /// The watches, to be run by the caller for as long as it leads.
     pub(crate) fn start(
         client: &Client,
+        only: Option<&str>,
         worker_namespaces: &[String],
         triggers: Triggers,
     ) -> (Self, Vec<Watch>) {
@@ -66,13 +67,13 @@ impl Index {
         let mut watches = Vec::new();
         let meetings = follow(
             &mut watches,
-            watcher(Api::all(client.clone()), watcher::Config::default()),
+            watcher(scoped(client, only), watcher::Config::default()),
             changes.clone(),
             |meeting: &Guard<Meeting>| Change::Meeting(namespace(meeting), meeting.name_any()),
         );
         let rooms = follow(
             &mut watches,
-            watcher(Api::all(client.clone()), watcher::Config::default()),
+            watcher(scoped(client, only), watcher::Config::default()),
             changes.clone(),
             |room: &Guard<BreakoutRoom>| match &room.0 {
                 Ok(room) => Change::Room(Box::new(room.clone())),
@@ -81,7 +82,7 @@ impl Index {
         );
         let pools = follow(
             &mut watches,
-            watcher(Api::all(client.clone()), watcher::Config::default()),
+            watcher(scoped(client, only), watcher::Config::default()),
             changes.clone(),
             |pool: &Guard<MediaWorkerPool>| Change::Pool(namespace(pool), pool.name_any()),
         );
@@ -260,6 +261,18 @@ pub(crate) fn namespace(object: &impl Resource) -> String {
 fn pool_of(object: &impl Resource) -> Option<(String, String)> {
     let pool = object.meta().labels.as_ref()?.get(POOL_LABEL)?.clone();
     Some((namespace(object), pool))
+}
+
+/// Objects of one namespace, or of all.
+fn scoped<K>(client: &Client, only: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match only {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
 }
 
 /// A watch that runs until it is dropped.

@@ -31,8 +31,8 @@ pub(crate) struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            duration: Duration::from_secs(15),
-            deadline: Duration::from_secs(10),
+            duration: Duration::from_secs(10),
+            deadline: Duration::from_secs(7),
             retry: Duration::from_secs(2),
         }
     }

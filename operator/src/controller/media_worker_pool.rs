@@ -29,6 +29,8 @@ use crate::pki::secrets;
 
 /// Field manager of what this reconciler writes.
 pub(crate) const MANAGER: &str = "plenum-media-worker-pool-controller";
+/// A pod that was refused is tried again after this.
+const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 /// Certificates are looked at this often.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(3600);
 
@@ -83,6 +85,8 @@ struct Reconciler<'a> {
 
 /// What the status follows from.
 struct Count {
+    /// Why the API server takes no more pods.
+    refused: Option<String>,
     wanted: u32,
     replicas: u32,
     ready: u32,
@@ -106,13 +110,20 @@ impl Reconciler<'_> {
         }
         // Counted after the drain marks of the last look are in force, and before new ones.
         let load = self.context.load();
-        let views: Vec<PodView> = pods.iter().map(|pod| self.view(pod, &load)).collect();
+        let views: Vec<PodView> = pods.iter().map(|pod| self.view(pod, &load, &mut again)).collect();
         let wanted = self.wanted(&views);
         let spec = &self.pool.spec;
         let steps = scale::plan(wanted, &spec.update_strategy, spec.drain.timeout.get(), &views);
         let mut names: BTreeSet<String> = pods.iter().map(|pod| pod.name_any()).collect();
+        let mut refused = None;
         for step in steps {
-            self.take(step, &pods, &mut names).await?;
+            match self.take(step, &pods, &mut names).await {
+                // Pod Security, a quota, a field that this cluster does not know: people have to see it.
+                Err(ReconcileError::Api(kube::Error::Api(status))) if matches!(status.code, 403 | 422) => {
+                    refused = Some(status.message.clone());
+                }
+                other => other?,
+            }
         }
         self.sweep(&pods, &names).await?;
         for view in &views {
@@ -129,7 +140,14 @@ impl Reconciler<'_> {
         // Under way every look is short; settled, only certificates need one.
         again.after(CERTIFICATE_CHECK);
         let pods = self.context.index.pods_of(&self.namespace, &self.name);
-        self.write_status(&self.count(wanted, &pods)).await?;
+        if refused.is_some() {
+            again.after(REFUSED_AGAIN);
+        }
+        let count = Count {
+            refused,
+            ..self.count(wanted, &pods, &mut again)
+        };
+        self.write_status(&count).await?;
         Ok(again.action())
     }
 
@@ -279,7 +297,7 @@ impl Reconciler<'_> {
             .collect())
     }
 
-    fn view(&self, pod: &Pod, load: &std::collections::HashMap<String, u32>) -> PodView {
+    fn view(&self, pod: &Pod, load: &std::collections::HashMap<String, u32>, again: &mut Again) -> PodView {
         let uid = pod.uid().unwrap_or_default();
         let live = self.context.fleet.live(&uid);
         let age = |since: Timestamp| {
@@ -289,9 +307,10 @@ impl Reconciler<'_> {
             name: pod.name_any(),
             current: pod.labels().get(HASH_LABEL) == Some(&self.hash),
             ready: room::is_ready(pod)
-                && live
+                && (live
                     .as_ref()
-                    .is_some_and(|live| live.line == Line::Up && live.configured),
+                    .is_some_and(|live| live.line == Line::Up && live.configured)
+                    || room::presumed_ready(pod, live.as_ref(), again)),
             failed: room::has_ended(pod),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             draining: pod
@@ -418,24 +437,26 @@ impl Reconciler<'_> {
         }
     }
 
-    fn count(&self, wanted: u32, pods: &[Arc<Pod>]) -> Count {
+    fn count(&self, wanted: u32, pods: &[Arc<Pod>], again: &mut Again) -> Count {
         let load = self.context.load();
         let views: Vec<PodView> = pods
             .iter()
-            .map(|pod| self.view(pod, &load))
+            .map(|pod| self.view(pod, &load, again))
             .filter(|view| !view.deleting && !view.failed)
             .collect();
         let number = |keep: &dyn Fn(&PodView) -> bool| {
             u32::try_from(views.iter().filter(|view| keep(view)).count()).unwrap_or(u32::MAX)
         };
-        let workers = room::workers_of(self.context, self.pool, &load);
+        let slots = u32::try_from(self.pool.spec.capacity.meetings).unwrap_or(0);
+        let taking = views.iter().filter(|view| view.ready && view.draining.is_none());
         Count {
+            refused: None,
             wanted,
             replicas: number(&|view| view.draining.is_none()),
             ready: number(&|view| view.draining.is_none() && view.ready),
             updated: number(&|view| view.draining.is_none() && view.current),
             draining: number(&|view| view.draining.is_some()),
-            free: workers.iter().map(super::placement::Worker::free_slots).sum(),
+            free: taking.map(|view| slots.saturating_sub(view.rooms)).sum(),
         }
     }
 
@@ -470,11 +491,12 @@ impl Reconciler<'_> {
                 Reason::WorkersReady,
                 Reason::WorkersStarting,
                 Reason::RollingOut,
+                Reason::WorkersRefused,
                 Reason::NotAllowed,
             ];
             if let Some(reason) = known.into_iter().find(|known| known.as_str() == ready.reason) {
                 match reason {
-                    Reason::NotAllowed => {
+                    Reason::NotAllowed | Reason::WorkersRefused => {
                         self.context
                             .events
                             .warning(object, "Reconcile", reason, &ready.message)
@@ -499,7 +521,16 @@ fn compute(
 ) -> MediaWorkerPoolStatus {
     let generation = pool.metadata.generation;
     let mut conditions = Conditions::new(&before.conditions, generation, now);
-    if count.updated < count.replicas {
+    if let Some(refused) = &count.refused {
+        let message = format!("the API server refuses a worker: {refused}");
+        conditions.set(
+            ConditionType::Ready,
+            false,
+            Reason::WorkersRefused,
+            message.clone(),
+        );
+        conditions.stalled(Reason::WorkersRefused, message);
+    } else if count.updated < count.replicas {
         let message = "workers of an older template are being replaced";
         conditions.set(
             ConditionType::Ready,

@@ -136,6 +136,9 @@ pub struct Args {
         value_delimiter = ','
     )]
     pub worker_namespaces: Vec<String>,
+    /// Look at Plenum's objects in this namespace only (default: in all).
+    #[arg(long, env = "PLENUM_WATCH_NAMESPACE")]
+    pub watch_namespace: Option<String>,
     /// Image of the media workers.
     #[arg(long, env = "PLENUM_WORKER_IMAGE", default_value = "plenum-worker:latest")]
     pub worker_image: String,
@@ -307,7 +310,12 @@ async fn lead(
         rooms,
         pools,
     };
-    let (index, watches) = Index::start(&client, &settings.worker_namespaces, triggers.clone());
+    let (index, watches) = Index::start(
+        &client,
+        args.watch_namespace.as_deref(),
+        &settings.worker_namespaces,
+        triggers.clone(),
+    );
     for watch in watches {
         tasks.spawn(watch);
     }

@@ -145,15 +145,6 @@ impl Worker {
             .max(share(self.egress_mbps, self.limits.egress_mbps))
             .max(u64::from(self.cpu_permille))
     }
-
-    /// Rooms it can still take.
-    pub(crate) fn free_slots(&self) -> u32 {
-        if self.accepting {
-            self.limits.rooms.saturating_sub(self.rooms)
-        } else {
-            0
-        }
-    }
 }
 
 #[cfg(test)]

@@ -21,8 +21,9 @@ use super::placement::{self, Holder, Limits, Obstacle, Placement, Worker};
 use super::worker_pod::DRAINING;
 use super::workers::{Line, Live, WorkerError};
 
-/// A worker whose host says that nobody listens is dead after this.
-const REFUSED: Duration = Duration::from_secs(1);
+/// A worker whose host says that nobody listens is dead after this: its rooms are gone with the
+/// process, so that waiting for its return wins nothing where there is another worker.
+const REFUSED: Duration = Duration::from_millis(200);
 /// A worker that is silent is dead after this: it may be the network.
 const SILENT: Duration = Duration::from_secs(10);
 
@@ -235,6 +236,23 @@ pub(crate) fn accepts(pod: &Pod, live: Option<&Live>) -> bool {
         && pod.metadata.deletion_timestamp.is_none()
         && !pod.annotations().contains_key(DRAINING)
         && live.is_some_and(Live::usable)
+}
+
+/// Whether a worker that was not spoken to yet is taken for ready: the kubelet says so, and the
+/// controller itself has only just begun. Without this a change of leaders would look like an outage.
+pub(crate) fn presumed_ready(pod: &Pod, live: Option<&Live>, again: &mut Again) -> bool {
+    let patience = match live.map(|live| live.line) {
+        None => SILENT,
+        Some(Line::Connecting { since }) => SILENT.saturating_sub(since.elapsed()),
+        // Connected, and told its addresses or its first report awaited in a moment.
+        Some(Line::Up) => Duration::from_secs(1),
+        Some(Line::Down { .. }) => Duration::ZERO,
+    };
+    let presumed = is_ready(pod) && !patience.is_zero();
+    if presumed {
+        again.after(patience);
+    }
+    presumed
 }
 
 /// Whether the kubelet says that the Pod is ready.

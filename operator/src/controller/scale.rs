@@ -102,12 +102,7 @@ fn level(wanted: usize, service: &[&PodView], pods: &[PodView], steps: &mut Vec<
         steps.extend((returning..missing).map(|_| Step::Create));
     } else {
         let surplus = service.len() - wanted;
-        steps.extend(
-            by_expendability(service)
-                .into_iter()
-                .take(surplus)
-                .map(|pod| retire(pod)),
-        );
+        steps.extend(by_expendability(service).into_iter().take(surplus).map(retire));
     }
 }
 

@@ -190,13 +190,12 @@ fn container(pool: &MediaWorkerPool, image: &Image) -> Container {
             "serve".to_owned(),
             format!("--tls-dir={TLS_DIR}"),
             format!("--media-port={media}"),
-            format!("--control-port={CONTROL_PORT}"),
-            format!("--metrics-port={METRICS_PORT}"),
+            format!("--max-sessions={}", pool.spec.capacity.participants),
         ]),
         env: Some(vec![
             field("POD_NAME", "metadata.name"),
             field("POD_NAMESPACE", "metadata.namespace"),
-            field("POD_UID", "metadata.uid"),
+            field("PLENUM_WORKER_UID", "metadata.uid"),
             field("POD_IP", "status.podIP"),
         ]),
         ports: Some(vec![

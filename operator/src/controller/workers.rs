@@ -26,8 +26,9 @@ use crate::pki::{self, Leaf};
 const SILENCE: Duration = Duration::from_secs(3);
 /// No call takes longer.
 const CALL: Duration = Duration::from_secs(5);
-/// Between two attempts to connect.
-const RETRY: Duration = Duration::from_millis(300);
+/// Between two attempts to connect: short, because the first one after a loss tells a dead process
+/// from a slow network.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Something that a reconciler may care for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -315,7 +316,11 @@ impl Fleet {
             entry.live.configured = false;
             entry.live.rooms = None;
         }
-        let changed = std::mem::discriminant(&before) != std::mem::discriminant(&entry.live.line);
+        let refused = |line| matches!(line, Line::Down { refused: true, .. });
+        let after = entry.live.line;
+        // That nobody listens is news of its own: it shortens the wait.
+        let changed = std::mem::discriminant(&before) != std::mem::discriminant(&after)
+            || refused(before) != refused(after);
         drop(entries);
         if changed {
             self.tell(Notice::Worker(uid.to_owned()));
