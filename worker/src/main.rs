@@ -15,7 +15,13 @@ use plenum_worker_api::{CONTROL_PORT, MEDIA_PORT, METRICS_PORT};
 #[command(name = "plenum-worker", version)]
 struct Cli {
     /// How log lines look.
-    #[arg(long, env = "PLENUM_LOG_FORMAT", value_enum, default_value = "text", global = true)]
+    #[arg(
+        long,
+        env = "PLENUM_LOG_FORMAT",
+        value_enum,
+        default_value = "text",
+        global = true
+    )]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
@@ -95,7 +101,9 @@ fn any(port: u16) -> SocketAddr {
 fn logs(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -36,18 +36,23 @@ pub fn require<T>(request: &Request<T>, allowed: &[Caller]) -> Result<(), Status
     let certificates = request
         .peer_certs()
         .ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
-    let certificate =
-        certificates.first().ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
+    let certificate = certificates
+        .first()
+        .ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
     if allowed.iter().any(|caller| names(certificate, caller.name())) {
         Ok(())
     } else {
-        Err(Status::permission_denied("the client certificate does not allow this call"))
+        Err(Status::permission_denied(
+            "the client certificate does not allow this call",
+        ))
     }
 }
 
 fn names(certificate: &CertificateDer<'_>, name: &str) -> bool {
-    let (Ok(certificate), Ok(name)) = (webpki::EndEntityCert::try_from(certificate), ServerName::try_from(name))
-    else {
+    let (Ok(certificate), Ok(name)) = (
+        webpki::EndEntityCert::try_from(certificate),
+        ServerName::try_from(name),
+    ) else {
         return false;
     };
     certificate.verify_is_valid_for_subject_name(&name).is_ok()

@@ -50,16 +50,26 @@ pub fn moderation(request: v1::ModerateRequest) -> Result<(RoomName, Moderation)
     let malformed = |what: &str| PublicError::new(Code::RequestMalformed, what);
     let identity = Identity::from(request.identity);
     let what = match request.action.ok_or_else(|| malformed("no action"))? {
-        Action::Mute(mute) => Moderation::Mute { identity, sid: mute.track_sid.into(), muted: mute.muted },
+        Action::Mute(mute) => Moderation::Mute {
+            identity,
+            sid: mute.track_sid.into(),
+            muted: mute.muted,
+        },
         Action::Update(bytes) => {
             let update = lk::UpdateParticipantRequest::decode(bytes.as_slice())
                 .map_err(|_| malformed("not an UpdateParticipantRequest"))?;
-            Moderation::Update { identity, update: Box::new(update) }
+            Moderation::Update {
+                identity,
+                update: Box::new(update),
+            }
         }
         Action::Data(data) => {
             let packet =
                 lk::DataPacket::decode(data.packet.as_slice()).map_err(|_| malformed("not a DataPacket"))?;
-            Moderation::Data { packet: Box::new(packet), lossy: data.lossy }
+            Moderation::Data {
+                packet: Box::new(packet),
+                lossy: data.lossy,
+            }
         }
         Action::Subscriptions(s) => Moderation::Subscriptions {
             identity,

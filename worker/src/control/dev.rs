@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 
 use super::engine;
 use super::serve::{RunError, listen, terminated};
-use crate::quality::http::{self, Health};
 use crate::quality::Metrics;
+use crate::quality::http::{self, Health};
 use crate::session::MediaConfig;
 use crate::signal::{Hub, HubConfig, HubHandle};
 
@@ -52,7 +52,11 @@ pub struct LocalRooms {
 impl LocalRooms {
     /// Rooms behind `hub`, with one key.
     pub fn new(hub: HubHandle, key: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self { hub, key: key.into(), secret: secret.into() }
+        Self {
+            hub,
+            key: key.into(),
+            secret: secret.into(),
+        }
     }
 }
 
@@ -76,7 +80,10 @@ impl plenum_join::Rooms for LocalRooms {
             }
             hub.disconnected(connection).await;
         });
-        Ok(plenum_join::Session { to_worker, from_worker: session.frames })
+        Ok(plenum_join::Session {
+            to_worker,
+            from_worker: session.frames,
+        })
     }
 }
 
@@ -107,7 +114,6 @@ pub async fn run(config: DevConfig) -> Result<(), RunError> {
         advertise: config.advertise.clone(),
         tcp: true,
         max_sessions: config.max_sessions,
-        ..MediaConfig::default()
     })?;
     let advertise = if config.advertise.is_empty() {
         local_addresses(engine.address.port())
@@ -116,7 +122,10 @@ pub async fn run(config: DevConfig) -> Result<(), RunError> {
     };
     tracing::info!(http = %config.listen, media = %engine.address, ?advertise, key = config.key, "dev server started");
     (engine.set_advertise)(advertise);
-    let hub_config = HubConfig { rooms_on_demand: true, ..HubConfig::default() };
+    let hub_config = HubConfig {
+        rooms_on_demand: true,
+        ..HubConfig::default()
+    };
     let (hub, handle) = Hub::new(hub_config, engine.port, engine.events, Arc::clone(&metrics));
     let hub = tokio::spawn(hub.run());
     let rooms = LocalRooms::new(handle.clone(), config.key, config.secret);

@@ -39,5 +39,10 @@ pub fn start(config: MediaConfig) -> Result<Engine, MediaError> {
     let (port, events, address) = crate::session::start(config)?;
     let handle = port.clone();
     let set_advertise: SetAdvertise = Arc::new(move |addresses| handle.set_advertise(addresses));
-    Ok(Engine { port, events, address, set_advertise })
+    Ok(Engine {
+        port,
+        events,
+        address,
+        set_advertise,
+    })
 }

@@ -65,16 +65,17 @@ pub async fn stream(
     loop {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         // Load alone is news for the heartbeat: it always changes.
-        let partial = told.as_ref().is_some_and(|t| t.rooms == snapshot.rooms && t.draining == snapshot.draining);
+        let partial = told
+            .as_ref()
+            .is_some_and(|t| t.rooms == snapshot.rooms && t.draining == snapshot.draining);
         let message = report(&fixed, &snapshot, partial);
         told = Some(snapshot);
         if to.send(Ok(message)).await.is_err() {
             return;
         }
         tokio::time::sleep(PACE).await;
-        match tokio::time::timeout(HEARTBEAT - PACE, snapshots.changed()).await {
-            Ok(Err(_)) => return,
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(_)) = tokio::time::timeout(HEARTBEAT - PACE, snapshots.changed()).await {
+            return;
         }
     }
 }

@@ -17,8 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::report::Fixed;
 use super::service::Services;
 use super::{engine, tls};
-use crate::quality::http::{self, Health};
 use crate::quality::Metrics;
+use crate::quality::http::{self, Health};
 use crate::session::MediaConfig;
 use crate::signal::{Hub, HubConfig, HubHandle};
 
@@ -81,7 +81,9 @@ pub enum RunError {
 
 /// Binds a TCP port.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Listen { address, source })
 }
 
 /// Runs until told to stop.
@@ -96,7 +98,6 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
         advertise: Vec::new(),
         tcp: true,
         max_sessions: config.max_sessions,
-        ..MediaConfig::default()
     })?;
     let hub_config = HubConfig {
         rooms_on_demand: false,
@@ -108,8 +109,13 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
     let pages = http::router(metrics, Arc::clone(&health));
     tokio::spawn(async move {
         let never = std::future::pending();
-        if let Err(error) =
-            plenum_join::serve(metrics_listener, pages, plenum_join::ServeLimits::default(), never).await
+        if let Err(error) = plenum_join::serve(
+            metrics_listener,
+            pages,
+            plenum_join::ServeLimits::default(),
+            never,
+        )
+        .await
         {
             tracing::error!(%error, "metrics port failed");
         }
@@ -117,7 +123,10 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
 
     let services = Services {
         hub: handle.clone(),
-        fixed: Fixed { worker_uid: config.worker_uid.clone(), media_port: engine.address.port() },
+        fixed: Fixed {
+            worker_uid: config.worker_uid.clone(),
+            media_port: engine.address.port(),
+        },
         set_advertise: engine.set_advertise,
         health: Arc::clone(&health),
     };
@@ -138,7 +147,12 @@ pub async fn server<I, S>(
 ) -> Result<(), tonic::transport::Error>
 where
     I: tokio_stream::Stream<Item = std::io::Result<S>>,
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + tonic::transport::server::Connected + Unpin + Send + 'static,
+    S: tokio::io::AsyncRead
+        + tokio::io::AsyncWrite
+        + tonic::transport::server::Connected
+        + Unpin
+        + Send
+        + 'static,
 {
     let control = ControlServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE);
     let signal = SignalServer::new(services).max_decoding_message_size(MAX_MESSAGE);

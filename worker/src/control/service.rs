@@ -45,11 +45,17 @@ impl control_server::Control for Services {
         request: Request<v1::AssignRoomRequest>,
     ) -> Result<Response<v1::AssignRoomResponse>, Status> {
         require(&request, &[Caller::Controller])?;
-        let spec = request.into_inner().room.ok_or_else(|| Status::invalid_argument("no room"))?;
+        let spec = request
+            .into_inner()
+            .room
+            .ok_or_else(|| Status::invalid_argument("no room"))?;
         let epoch = spec.epoch;
         let spec = convert::spec(spec).map_err(|e| convert::status(&e))?;
         let sid = self.hub.assign(spec).await.map_err(|e| convert::status(&e))?;
-        Ok(Response::new(v1::AssignRoomResponse { epoch, sid: sid.to_string() }))
+        Ok(Response::new(v1::AssignRoomResponse {
+            epoch,
+            sid: sid.to_string(),
+        }))
     }
 
     async fn release_room(
@@ -72,7 +78,10 @@ impl control_server::Control for Services {
     ) -> Result<Response<v1::SetDrainingResponse>, Status> {
         require(&request, &[Caller::Controller])?;
         let draining = request.into_inner().draining;
-        self.hub.set_draining(draining).await.map_err(|e| convert::status(&e))?;
+        self.hub
+            .set_draining(draining)
+            .await
+            .map_err(|e| convert::status(&e))?;
         Ok(Response::new(v1::SetDrainingResponse {}))
     }
 
@@ -83,8 +92,9 @@ impl control_server::Control for Services {
         require(&request, &[Caller::Controller])?;
         let mut addresses = Vec::new();
         for text in &request.into_inner().advertise {
-            let address: SocketAddr =
-                text.parse().map_err(|_| Status::invalid_argument(format!("not an address: {text}")))?;
+            let address: SocketAddr = text
+                .parse()
+                .map_err(|_| Status::invalid_argument(format!("not an address: {text}")))?;
             addresses.push(address);
         }
         if addresses.is_empty() {
@@ -112,8 +122,14 @@ type Frames = Pin<Box<dyn Stream<Item = Result<v1::WorkerFrame, Status>> + Send>
 
 /// A stream of one Closed frame.
 fn refused(error: &PublicError) -> Frames {
-    let closed = v1::Closed { code: error.code.as_str().to_owned(), detail: error.detail.clone() };
-    let frame = v1::WorkerFrame { seq: 1, frame: Some(worker_frame::Frame::Closed(closed)) };
+    let closed = v1::Closed {
+        code: error.code.as_str().to_owned(),
+        detail: error.detail.clone(),
+    };
+    let frame = v1::WorkerFrame {
+        seq: 1,
+        frame: Some(worker_frame::Frame::Closed(closed)),
+    };
     Box::pin(tokio_stream::once(Ok(frame)))
 }
 
@@ -128,7 +144,11 @@ impl signal_server::Signal for Services {
         require(&request, &[Caller::Gateway])?;
         let mut frames = request.into_inner();
         let first = frames.message().await?;
-        let Some(v1::ClientFrame { seq, frame: Some(client_frame::Frame::Start(start)) }) = first else {
+        let Some(v1::ClientFrame {
+            seq,
+            frame: Some(client_frame::Frame::Start(start)),
+        }) = first
+        else {
             let error = PublicError::new(Code::RequestMalformed, "the first frame is not Start");
             return Ok(Response::new(refused(&error)));
         };
@@ -144,14 +164,20 @@ impl signal_server::Signal for Services {
             }
             hub.disconnected(connection).await;
         });
-        Ok(Response::new(Box::pin(tokio_stream::StreamExt::map(ReceiverStream::new(session.frames), Ok))))
+        Ok(Response::new(Box::pin(tokio_stream::StreamExt::map(
+            ReceiverStream::new(session.frames),
+            Ok,
+        ))))
     }
 
     async fn check(&self, request: Request<v1::Start>) -> Result<Response<v1::CheckResponse>, Status> {
         require(&request, &[Caller::Gateway])?;
         let response = match self.hub.check(request.into_inner()).await {
             Ok(()) => v1::CheckResponse::default(),
-            Err(error) => v1::CheckResponse { code: error.code.as_str().to_owned(), detail: error.detail },
+            Err(error) => v1::CheckResponse {
+                code: error.code.as_str().to_owned(),
+                detail: error.detail,
+            },
         };
         Ok(Response::new(response))
     }
@@ -184,7 +210,11 @@ impl signal_server::Signal for Services {
         let request = request.into_inner();
         let found = self
             .hub
-            .expel(RoomName::from(request.room), Identity::from(request.identity), request.revoke)
+            .expel(
+                RoomName::from(request.room),
+                Identity::from(request.identity),
+                request.revoke,
+            )
             .await
             .map_err(|e| convert::status(&e))?;
         Ok(Response::new(v1::RemoveParticipantResponse { found }))

@@ -88,7 +88,9 @@ pub async fn accept(
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
+            return;
+        };
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
         let to = to.clone();
         if to.is_closed() {
@@ -130,5 +132,8 @@ async fn reload(directory: PathBuf, renewed: watch::Sender<Arc<ServerConfig>>) {
 }
 
 fn contents(directory: &Path) -> Vec<Option<Vec<u8>>> {
-    ["tls.crt", "tls.key", "ca.crt"].iter().map(|name| std::fs::read(directory.join(name)).ok()).collect()
+    ["tls.crt", "tls.key", "ca.crt"]
+        .iter()
+        .map(|name| std::fs::read(directory.join(name)).ok())
+        .collect()
 }

@@ -37,7 +37,9 @@ impl Load {
 }
 
 fn read() -> HashMap<u64, u64> {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return HashMap::new() };
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return HashMap::new();
+    };
     tasks
         .flatten()
         .filter_map(|task| {

@@ -8,15 +8,13 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
-
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::room::DropReason;
 use crate::session::api::MediaKind;
-
 
 /// Seen from the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,7 +46,11 @@ const CODECS: [&str; 7] = ["opus", "red", "vp8", "vp9", "h264", "h265", "av1"];
 
 fn codec(mime_type: &str) -> &'static str {
     let name = mime_type.rsplit('/').next().unwrap_or_default();
-    CODECS.iter().find(|c| c.eq_ignore_ascii_case(name)).copied().unwrap_or("other")
+    CODECS
+        .iter()
+        .find(|c| c.eq_ignore_ascii_case(name))
+        .copied()
+        .unwrap_or("other")
 }
 
 /// All metrics.
@@ -94,23 +96,31 @@ impl Metrics {
             registry.register(Box::new(gauges.clone()))?;
             Ok(gauges)
         };
-        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
-            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok(counters)
-        };
+        let counters =
+            |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+                let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+                registry.register(Box::new(counters.clone()))?;
+                Ok(counters)
+            };
         let histogram = |name: &str, help: &str, buckets: &[f64]| -> Result<Histogram, prometheus::Error> {
             let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };
         let jitter = HistogramVec::new(
-            HistogramOpts::new("plenum_worker_rtp_jitter_seconds", "Interarrival jitter of RTP streams, one observation per stream and round of statistics.")
-                .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5]),
+            HistogramOpts::new(
+                "plenum_worker_rtp_jitter_seconds",
+                "Interarrival jitter of RTP streams, one observation per stream and round of statistics.",
+            )
+            .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5]),
             &["direction", "kind"],
         )?;
         registry.register(Box::new(jitter.clone()))?;
-        let build = gauges("plenum_worker_build_info", "Constant 1, labelled with the version.", &["version"])?;
+        let build = gauges(
+            "plenum_worker_build_info",
+            "Constant 1, labelled with the version.",
+            &["version"],
+        )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let panics = IntCounter::new(
             "plenum_worker_room_panics_total",
@@ -124,9 +134,21 @@ impl Metrics {
             tracks: gauges("plenum_worker_tracks", "Published tracks.", &["kind", "codec"])?,
             packets: counters("plenum_worker_rtp_packets_total", "RTP packets.", &media)?,
             bytes: counters("plenum_worker_rtp_bytes_total", "Bytes of RTP payload.", &media)?,
-            lost: counters("plenum_worker_rtp_packets_lost_total", "RTP packets lost, as the receiver saw it.", &media)?,
-            nacks: counters("plenum_worker_rtp_retransmissions_requested_total", "RTP packets asked for again.", &media)?,
-            key_frames: counters("plenum_worker_rtp_key_frames_requested_total", "Key frames asked for.", &media)?,
+            lost: counters(
+                "plenum_worker_rtp_packets_lost_total",
+                "RTP packets lost, as the receiver saw it.",
+                &media,
+            )?,
+            nacks: counters(
+                "plenum_worker_rtp_retransmissions_requested_total",
+                "RTP packets asked for again.",
+                &media,
+            )?,
+            key_frames: counters(
+                "plenum_worker_rtp_key_frames_requested_total",
+                "Key frames asked for.",
+                &media,
+            )?,
             jitter,
             rtt: histogram(
                 "plenum_worker_rtt_seconds",
@@ -141,18 +163,48 @@ impl Metrics {
             join: histogram(
                 "plenum_worker_join_duration_seconds",
                 "From a client's entry to its connected media.",
-                &[0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0],
+                &[
+                    0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0,
+                ],
             )?,
-            joins: counters("plenum_worker_joins_total", "Attempts to enter a room, by outcome: ok, resumed, or an error code.", &["outcome"])?,
-            data_dropped: counters("plenum_worker_data_packets_dropped_total", "Data packets of clients that were not passed on.", &["reason"])?,
-            packets_dropped: counters("plenum_worker_packets_dropped_total", "Packets on the media port that went no further.", &["reason"])?,
-            signal: counters("plenum_worker_signal_messages_total", "Signal messages.", &["type", "direction"])?,
-            ended: counters("plenum_worker_sessions_ended_total", "Clients' sessions that ended, by error code; empty where the client left.", &["code"])?,
-            connections_cut: counters("plenum_worker_signal_connections_cut_total", "Signalling connections cut by the worker.", &["reason"])?,
+            joins: counters(
+                "plenum_worker_joins_total",
+                "Attempts to enter a room, by outcome: ok, resumed, or an error code.",
+                &["outcome"],
+            )?,
+            data_dropped: counters(
+                "plenum_worker_data_packets_dropped_total",
+                "Data packets of clients that were not passed on.",
+                &["reason"],
+            )?,
+            packets_dropped: counters(
+                "plenum_worker_packets_dropped_total",
+                "Packets on the media port that went no further.",
+                &["reason"],
+            )?,
+            signal: counters(
+                "plenum_worker_signal_messages_total",
+                "Signal messages.",
+                &["type", "direction"],
+            )?,
+            ended: counters(
+                "plenum_worker_sessions_ended_total",
+                "Clients' sessions that ended, by error code; empty where the client left.",
+                &["code"],
+            )?,
+            connections_cut: counters(
+                "plenum_worker_signal_connections_cut_total",
+                "Signalling connections cut by the worker.",
+                &["reason"],
+            )?,
             panics,
             draining: gauge("plenum_worker_draining", "1 while the worker takes no new rooms.")?,
             room_participants: match per_room {
-                Some(_) => Some(gauges("plenum_worker_room_participants", "Participants of one room.", &["room"])?),
+                Some(_) => Some(gauges(
+                    "plenum_worker_room_participants",
+                    "Participants of one room.",
+                    &["room"],
+                )?),
                 None => None,
             },
             room_cap: per_room.unwrap_or(0),
@@ -169,7 +221,10 @@ impl Metrics {
     /// The exposition format.
     pub fn render(&self) -> String {
         let mut out = Vec::new();
-        if TextEncoder::new().encode(&self.registry.gather(), &mut out).is_err() {
+        if TextEncoder::new()
+            .encode(&self.registry.gather(), &mut out)
+            .is_err()
+        {
             return String::new();
         }
         String::from_utf8(out).unwrap_or_default()
@@ -192,7 +247,9 @@ impl Metrics {
 
     /// One stream's jitter.
     pub fn jitter(&self, direction: Direction, media: MediaKind, jitter: Duration) {
-        self.jitter.with_label_values(&[direction.as_str(), kind(media)]).observe(jitter.as_secs_f64());
+        self.jitter
+            .with_label_values(&[direction.as_str(), kind(media)])
+            .observe(jitter.as_secs_f64());
     }
 
     /// One client's round trip.
@@ -230,7 +287,9 @@ impl Metrics {
 
     /// A signal message of a kind.
     pub fn signal(&self, name: &'static str, direction: Direction, count: u64) {
-        self.signal.with_label_values(&[name, direction.as_str()]).inc_by(count);
+        self.signal
+            .with_label_values(&[name, direction.as_str()])
+            .inc_by(count);
     }
 
     /// A session is over.
@@ -258,14 +317,20 @@ impl Metrics {
         self.draining.set(i64::from(draining));
         self.tracks.reset();
         for (media, mime_type) in tracks {
-            self.tracks.with_label_values(&[kind(media), codec(mime_type)]).inc();
+            self.tracks
+                .with_label_values(&[kind(media), codec(mime_type)])
+                .inc();
         }
         let (mut count, mut people) = (0, 0);
         let mut shown = BTreeSet::new();
         for (name, participants) in rooms {
             count += 1;
             people += participants as i64;
-            if let Some(gauges) = self.room_participants.as_ref().filter(|_| shown.len() < self.room_cap) {
+            if let Some(gauges) = self
+                .room_participants
+                .as_ref()
+                .filter(|_| shown.len() < self.room_cap)
+            {
                 gauges.with_label_values(&[name]).set(participants as i64);
                 shown.insert(name.to_owned());
             }
@@ -291,7 +356,11 @@ mod tests {
         metrics.standing(
             true,
             [("team/standup", 3)].into_iter(),
-            [(MediaKind::Video, "video/VP8"), (MediaKind::Video, "video/\"evil\"")].into_iter(),
+            [
+                (MediaKind::Video, "video/VP8"),
+                (MediaKind::Video, "video/\"evil\""),
+            ]
+            .into_iter(),
         );
         let text = metrics.render();
         assert!(text.contains("plenum_worker_participants 3"));

@@ -34,7 +34,11 @@ const FASTER_DOWN: f32 = 0.8;
 const SLOWER_UP: f32 = 0.4;
 
 fn loss_percent(lost: u64, expected: u64) -> f32 {
-    if expected == 0 { 0.0 } else { lost.min(expected) as f32 * 100.0 / expected as f32 }
+    if expected == 0 {
+        0.0
+    } else {
+        lost.min(expected) as f32 * 100.0 / expected as f32
+    }
 }
 
 /// The score of an interval of one direction.
@@ -76,12 +80,19 @@ mod tests {
     use super::*;
 
     fn video(lost: u64) -> Interval {
-        Interval { video_expected: 1000, video_lost: lost, ..Interval::default() }
+        Interval {
+            video_expected: 1000,
+            video_lost: lost,
+            ..Interval::default()
+        }
     }
 
     #[test]
     fn nothing_lost_is_excellent_and_much_lost_is_poor() {
-        assert_eq!(word(of_interval(&video(0), Some(Duration::from_millis(40)))), ConnectionQuality::Excellent);
+        assert_eq!(
+            word(of_interval(&video(0), Some(Duration::from_millis(40)))),
+            ConnectionQuality::Excellent
+        );
         assert_eq!(word(of_interval(&video(50), None)), ConnectionQuality::Good);
         assert_eq!(word(of_interval(&video(120), None)), ConnectionQuality::Poor);
         assert_eq!(word(of_interval(&video(1000), None)), ConnectionQuality::Lost);

@@ -57,9 +57,22 @@ impl Tracker {
             let Some(id) = session.session else { continue };
             let mut known = self.sessions.remove(&id).unwrap_or_default();
             let mut next = HashMap::new();
-            let up = interval(Direction::In, &session.published, &known, &mut next, metrics, &mut 0);
-            let down =
-                interval(Direction::Out, &session.subscribed, &known, &mut next, metrics, &mut egress_bytes);
+            let up = interval(
+                Direction::In,
+                &session.published,
+                &known,
+                &mut next,
+                metrics,
+                &mut 0,
+            );
+            let down = interval(
+                Direction::Out,
+                &session.subscribed,
+                &known,
+                &mut next,
+                metrics,
+                &mut egress_bytes,
+            );
             known.tracks = next;
             if let Some(rtt) = session.rtt {
                 metrics.round_trip(rtt);
@@ -69,7 +82,9 @@ impl Tracker {
             known.score = Some(score);
             if known.received_before {
                 metrics.quality(score / 100.0);
-                round.qualities.push((id, score::word(score), score::opinion(score)));
+                round
+                    .qualities
+                    .push((id, score::word(score), score::opinion(score)));
             }
             known.received_before = true;
             seen.insert(id, known);
@@ -95,7 +110,11 @@ fn interval(
     for track in tracks {
         let key = (direction, TrackSid::clone(&track.sid));
         let before = known.tracks.get(&key).copied().unwrap_or_default();
-        let before = if track.packets < before.packets { Counters::default() } else { before };
+        let before = if track.packets < before.packets {
+            Counters::default()
+        } else {
+            before
+        };
         let packets = track.packets - before.packets;
         let lost = track.lost.saturating_sub(before.lost);
         let track_bytes = track.bytes.saturating_sub(before.bytes);
@@ -113,7 +132,11 @@ fn interval(
         }
         // What we send and the client misses is among what we sent; what it sends and we miss is not
         // among what we received.
-        let expected = if direction == Direction::In { packets + lost } else { packets };
+        let expected = if direction == Direction::In {
+            packets + lost
+        } else {
+            packets
+        };
         match track.kind {
             MediaKind::Audio => {
                 interval.audio_expected += expected;
@@ -165,7 +188,12 @@ mod tests {
         let metrics = Metrics::new(None).unwrap();
         let mut tracker = Tracker::default();
         let at = Duration::from_secs;
-        assert!(tracker.round(&statistics(1000, 500), at(5), &metrics).qualities.is_empty());
+        assert!(
+            tracker
+                .round(&statistics(1000, 500), at(5), &metrics)
+                .qualities
+                .is_empty()
+        );
         for second in 2..8 {
             let round = tracker.round(&statistics(1000 * second, 500), at(5 * second), &metrics);
             let (_, word, _) = round.qualities[0];
@@ -176,6 +204,10 @@ mod tests {
         // Bound anew: begins from zero, without a panic and without a bad score.
         let round = tracker.round(&statistics(10, 0), at(50), &metrics);
         assert_eq!(round.qualities[0].1, ConnectionQuality::Excellent);
-        assert!(metrics.render().contains("plenum_worker_rtp_packets_total{direction=\"in\",kind=\"video\"} 7010"));
+        assert!(
+            metrics
+                .render()
+                .contains("plenum_worker_rtp_packets_total{direction=\"in\",kind=\"video\"} 7010")
+        );
     }
 }

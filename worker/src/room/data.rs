@@ -56,13 +56,22 @@ impl ReliableMemory {
     }
 
     pub(super) fn forget_old(&mut self, now: Now) {
-        while self.messages.front().is_some_and(|m| now.since(m.at) > limits::RELIABLE_MEMORY) {
+        while self
+            .messages
+            .front()
+            .is_some_and(|m| now.since(m.at) > limits::RELIABLE_MEMORY)
+        {
             self.pop();
         }
     }
 
     /// Messages of `from` after `sequence` that `identity` was to receive.
-    fn after<'a>(&'a self, from: &'a str, sequence: u32, identity: &'a Identity) -> impl Iterator<Item = Bytes> + 'a {
+    fn after<'a>(
+        &'a self,
+        from: &'a str,
+        sequence: u32,
+        identity: &'a Identity,
+    ) -> impl Iterator<Item = Bytes> + 'a {
         self.messages
             .iter()
             .filter(move |m| m.from.as_str() == from && m.sequence > sequence)
@@ -89,7 +98,11 @@ fn stamp(raw: &[u8], packet: &lk::DataPacket, identity: &Identity, sid: &Partici
                 participant_sid: sid.to_string(),
                 ..user.clone()
             };
-            lk::DataPacket { value: Some(Value::User(user)), ..packet.clone() }.encode_to_vec()
+            lk::DataPacket {
+                value: Some(Value::User(user)),
+                ..packet.clone()
+            }
+            .encode_to_vec()
         }
         _ => raw.to_vec(),
     };
@@ -121,7 +134,9 @@ impl Room {
         now: Now,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
-        let Some(me) = self.participants.get_mut(&session) else { return Ok(()) };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return Ok(());
+        };
         if payload.len() > limits::DATA_PACKET {
             return Err(DropReason::TooLarge);
         }
@@ -152,11 +167,7 @@ impl Room {
             .participants
             .values()
             .filter(|p| p.session != session && p.connected)
-            .filter(|p| {
-                everyone
-                    || to.iter().any(|i| *i == p.identity)
-                    || sids.iter().any(|s| s == p.sid.as_str())
-            })
+            .filter(|p| everyone || to.contains(&p.identity) || sids.iter().any(|s| s == p.sid.as_str()))
             .map(|p| p.session)
             .collect();
         if reliability == Reliability::Reliable && packet.sequence > 0 && sids.is_empty() {
@@ -169,7 +180,11 @@ impl Room {
             });
         }
         if !sessions.is_empty() {
-            out.media(Command::SendData { sessions, reliability, payload: stamped });
+            out.media(Command::SendData {
+                sessions,
+                reliability,
+                payload: stamped,
+            });
         }
         Ok(())
     }
@@ -183,17 +198,35 @@ impl Room {
             .filter(|p| p.connected && (to.is_empty() || to.contains(&p.identity)))
             .map(|p| p.session)
             .collect();
-        let reliability = if lossy { Reliability::Lossy } else { Reliability::Reliable };
+        let reliability = if lossy {
+            Reliability::Lossy
+        } else {
+            Reliability::Reliable
+        };
         if !sessions.is_empty() {
-            out.media(Command::SendData { sessions, reliability, payload: packet.encode_to_vec().into() });
+            out.media(Command::SendData {
+                sessions,
+                reliability,
+                payload: packet.encode_to_vec().into(),
+            });
         }
     }
 
     /// What `session` says it has of others' reliable messages; it gets the rest.
-    pub(super) fn catch_up(&mut self, session: SessionId, has: &[lk::DataChannelReceiveState], out: &mut Outbox) {
-        let Some(me) = self.participants.get(&session) else { return };
+    pub(super) fn catch_up(
+        &mut self,
+        session: SessionId,
+        has: &[lk::DataChannelReceiveState],
+        out: &mut Outbox,
+    ) {
+        let Some(me) = self.participants.get(&session) else {
+            return;
+        };
         for state in has {
-            for payload in self.reliable.after(&state.publisher_sid, state.last_seq, &me.identity) {
+            for payload in self
+                .reliable
+                .after(&state.publisher_sid, state.last_seq, &me.identity)
+            {
                 out.media(Command::SendData {
                     sessions: vec![session],
                     reliability: Reliability::Reliable,
@@ -210,7 +243,12 @@ fn addressees(packet: &lk::DataPacket) -> Vec<Identity> {
         Some(Value::User(user)) => &user.destination_identities,
         _ => &[],
     };
-    packet.destination_identities.iter().chain(old).map(|i| Identity::from(i.as_str())).collect()
+    packet
+        .destination_identities
+        .iter()
+        .chain(old)
+        .map(|i| Identity::from(i.as_str()))
+        .collect()
 }
 
 fn addressed_sids(packet: &lk::DataPacket) -> Vec<String> {

@@ -43,7 +43,11 @@ impl From<VideoGrant> for Grant {
             subscribe: grant.can_subscribe.unwrap_or(true),
             publish,
             publish_data: grant.can_publish_data.unwrap_or(publish),
-            sources: grant.can_publish_sources.iter().map(|s| source_number(s)).collect(),
+            sources: grant
+                .can_publish_sources
+                .iter()
+                .map(|s| source_number(s))
+                .collect(),
             update_metadata: grant.can_update_own_metadata.unwrap_or(false),
             subscribe_metrics: grant.can_subscribe_metrics.unwrap_or(false),
             hidden: grant.hidden,

@@ -40,7 +40,13 @@ pub struct Hall {
 impl Hall {
     /// No rooms yet.
     pub fn new(sids: Sids) -> Self {
-        Self { rooms: BTreeMap::new(), sessions: HashMap::new(), next_session: 1, sids, draining: false }
+        Self {
+            rooms: BTreeMap::new(),
+            sessions: HashMap::new(),
+            next_session: 1,
+            sids,
+            draining: false,
+        }
     }
 
     /// Every room.
@@ -73,7 +79,10 @@ impl Hall {
         if let Some(room) = self.rooms.get_mut(&spec.name) {
             let held = room.spec.epoch;
             if spec.epoch < held {
-                return Err(PublicError::new(Code::EpochStale, format!("room is at epoch {held}")));
+                return Err(PublicError::new(
+                    Code::EpochStale,
+                    format!("room is at epoch {held}"),
+                ));
             }
             if spec.epoch == held {
                 room.update(spec, now);
@@ -99,9 +108,14 @@ impl Hall {
         now: Now,
         out: &mut Outbox,
     ) -> Result<(), PublicError> {
-        let Some(room) = self.rooms.get(name) else { return Ok(()) };
+        let Some(room) = self.rooms.get(name) else {
+            return Ok(());
+        };
         if epoch != 0 && epoch < room.spec.epoch {
-            return Err(PublicError::new(Code::EpochStale, format!("room is at epoch {}", room.spec.epoch)));
+            return Err(PublicError::new(
+                Code::EpochStale,
+                format!("room is at epoch {}", room.spec.epoch),
+            ));
         }
         self.remove(name, reason, now, out);
         Ok(())
@@ -118,14 +132,20 @@ impl Hall {
     /// Forgets a room whose logic failed; nothing of it is run again.
     pub fn abandon(&mut self, name: &RoomName) -> Vec<SessionId> {
         self.rooms.remove(name);
-        let lost: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, room)| *room == name).map(|(session, _)| *session).collect();
+        let lost: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, room)| *room == name)
+            .map(|(session, _)| *session)
+            .collect();
         self.sessions.retain(|_, room| room != name);
         lost
     }
 
     fn held(&self, name: &RoomName) -> Result<&Room, PublicError> {
-        self.rooms.get(name).ok_or_else(|| PublicError::new(Code::RoomNotFound, name.as_str()))
+        self.rooms
+            .get(name)
+            .ok_or_else(|| PublicError::new(Code::RoomNotFound, name.as_str()))
     }
 
     /// What [`Hall::enter`] would say.
@@ -137,7 +157,9 @@ impl Hall {
     pub fn enter(&mut self, entry: Entry, now: Now, out: &mut Outbox) -> Result<Entered, PublicError> {
         let admission = self.held(&entry.room)?.admit(&entry)?;
         let name = entry.room.clone();
-        let Some(room) = self.rooms.get_mut(&name) else { return Err(Code::RoomNotFound.into()) };
+        let Some(room) = self.rooms.get_mut(&name) else {
+            return Err(Code::RoomNotFound.into());
+        };
         let entered = match admission {
             Admission::Unknown => Entered::Stale,
             Admission::Resumes(session) => {
@@ -145,7 +167,12 @@ impl Hall {
                 room.resume(session, entry, now, out);
                 room.refresh_pictures(session, out);
                 if let Some(offer) = offer.filter(|o| !o.sdp.is_empty()) {
-                    out.media(Command::Offer { session, leg: Leg::Publisher, id: offer.id, sdp: offer.sdp });
+                    out.media(Command::Offer {
+                        session,
+                        leg: Leg::Publisher,
+                        id: offer.id,
+                        sdp: offer.sdp,
+                    });
                 }
                 Entered::Resumed(session)
             }
@@ -181,12 +208,25 @@ impl Hall {
             action: lk::leave_request::Action::Disconnect,
         };
         self.with(session, |room| {
-            room.dismiss(session, Some(goodbye), Some(error.code), error.detail.clone(), now, out);
+            room.dismiss(
+                session,
+                Some(goodbye),
+                Some(error.code),
+                error.detail.clone(),
+                now,
+                out,
+            );
         });
     }
 
     fn with(&mut self, session: SessionId, f: impl FnOnce(&mut Room)) {
-        let Some(room) = self.sessions.get(&session).and_then(|name| self.rooms.get_mut(name)) else { return };
+        let Some(room) = self
+            .sessions
+            .get(&session)
+            .and_then(|name| self.rooms.get_mut(name))
+        else {
+            return;
+        };
         f(room);
         if !room.participants.contains_key(&session) {
             self.sessions.remove(&session);
@@ -225,10 +265,13 @@ impl Hall {
 
     /// Time has passed, for one room.
     pub fn tick(&mut self, name: &RoomName, now: Now, out: &mut Outbox) {
-        let Some(room) = self.rooms.get_mut(name) else { return };
+        let Some(room) = self.rooms.get_mut(name) else {
+            return;
+        };
         room.tick(now, out);
         let room = &*room;
-        self.sessions.retain(|session, at| at != name || room.participants.contains_key(session));
+        self.sessions
+            .retain(|session, at| at != name || room.participants.contains_key(session));
     }
 
     /// A moderator decides.
@@ -239,7 +282,10 @@ impl Hall {
         now: Now,
         out: &mut Outbox,
     ) -> Result<Option<lk::ParticipantInfo>, PublicError> {
-        let room = self.rooms.get_mut(name).ok_or_else(|| PublicError::new(Code::RoomNotFound, name.as_str()))?;
+        let room = self
+            .rooms
+            .get_mut(name)
+            .ok_or_else(|| PublicError::new(Code::RoomNotFound, name.as_str()))?;
         room.moderate(what, now, out)
     }
 
@@ -252,7 +298,10 @@ impl Hall {
         now: Now,
         out: &mut Outbox,
     ) -> Result<bool, PublicError> {
-        let room = self.rooms.get_mut(name).ok_or_else(|| PublicError::new(Code::RoomNotFound, name.as_str()))?;
+        let room = self
+            .rooms
+            .get_mut(name)
+            .ok_or_else(|| PublicError::new(Code::RoomNotFound, name.as_str()))?;
         let session = room.session_of(identity.as_str());
         let found = room.expel(identity, revoke, now, out);
         if let Some(session) = session {

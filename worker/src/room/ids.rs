@@ -67,7 +67,9 @@ impl Now {
     pub fn plus(self, by: Duration) -> Self {
         Self {
             since_start: self.since_start + by,
-            unix_ms: self.unix_ms.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+            unix_ms: self
+                .unix_ms
+                .saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
         }
     }
 }

@@ -32,11 +32,11 @@ mod tests;
 
 pub use entry::{Admission, Entry};
 pub use grant::Grant;
-pub use plenum_token::Role;
 pub use hall::{Entered, Hall};
 pub use ids::{Identity, Now, ParticipantSid, RoomName, RoomSid, Sids};
 pub use moderate::Moderation;
 pub use participant::{Participant, Presence};
+pub use plenum_token::Role;
 pub use spec::{EndReason, RoomSpec};
 pub use state::{Room, RoomStanding};
 pub use vocabulary::{

@@ -17,13 +17,27 @@ use crate::session::api::{Command, SessionId, TrackSid};
 #[derive(Debug, Clone)]
 pub enum Moderation {
     /// Silence a track for everyone, or let it be heard again.
-    Mute { identity: Identity, sid: TrackSid, muted: bool },
+    Mute {
+        identity: Identity,
+        sid: TrackSid,
+        muted: bool,
+    },
     /// Metadata, name, attributes, rights.
-    Update { identity: Identity, update: Box<lk::UpdateParticipantRequest> },
+    Update {
+        identity: Identity,
+        update: Box<lk::UpdateParticipantRequest>,
+    },
     /// Data in the server's name.
-    Data { packet: Box<lk::DataPacket>, lossy: bool },
+    Data {
+        packet: Box<lk::DataPacket>,
+        lossy: bool,
+    },
     /// What somebody receives.
-    Subscriptions { identity: Identity, sids: Vec<TrackSid>, on: bool },
+    Subscriptions {
+        identity: Identity,
+        sids: Vec<TrackSid>,
+        on: bool,
+    },
     /// The room's metadata.
     Metadata(String),
 }
@@ -44,7 +58,13 @@ impl Room {
                     .ok_or_else(|| PublicError::new(Code::ParticipantNotFound, format!("track {sid}")))?;
                 track.censored = muted;
                 if track.info.muted != muted {
-                    out.tell(session, Notice::Muted { sid: Arc::clone(&sid), muted });
+                    out.tell(
+                        session,
+                        Notice::Muted {
+                            sid: Arc::clone(&sid),
+                            muted,
+                        },
+                    );
                     self.set_muted(session, &sid, muted, out);
                 }
                 Ok(self.info_of(session))
@@ -64,7 +84,10 @@ impl Room {
                 Ok(None)
             }
             Moderation::Metadata(metadata) => {
-                let spec = super::spec::RoomSpec { metadata, ..self.spec.clone() };
+                let spec = super::spec::RoomSpec {
+                    metadata,
+                    ..self.spec.clone()
+                };
                 self.update(spec, now);
                 Ok(None)
             }
@@ -72,11 +95,14 @@ impl Room {
     }
 
     fn find(&self, identity: &Identity) -> Result<SessionId, PublicError> {
-        self.session_of(identity.as_str()).ok_or_else(|| Code::ParticipantNotFound.into())
+        self.session_of(identity.as_str())
+            .ok_or_else(|| Code::ParticipantNotFound.into())
     }
 
     fn info_of(&self, session: SessionId) -> Option<lk::ParticipantInfo> {
-        self.participants.get(&session).map(super::participant::Participant::info)
+        self.participants
+            .get(&session)
+            .map(super::participant::Participant::info)
     }
 
     fn update_participant(
@@ -85,7 +111,9 @@ impl Room {
         update: &lk::UpdateParticipantRequest,
         out: &mut Outbox,
     ) -> Result<(), PublicError> {
-        let Some(me) = self.participants.get_mut(&session) else { return Ok(()) };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return Ok(());
+        };
         me.describe(&update.name, &update.metadata, &update.attributes)
             .map_err(|(_, what)| PublicError::new(Code::MessageTooLarge, what))?;
         let was_hidden = me.grant.hidden;
@@ -113,7 +141,8 @@ impl Room {
             self.subscribe_all_to(sid, out);
         }
         self.announce_to_all(session, out);
-        if grant.hidden && !was_hidden
+        if grant.hidden
+            && !was_hidden
             && let Some(mut info) = self.info_of(session)
         {
             // To the others it is as if it had left.
@@ -128,16 +157,29 @@ impl Room {
         if revoke {
             self.revoke(identity, now);
         }
-        let Some(session) = self.session_of(identity.as_str()) else { return false };
-        let goodbye =
-            Goodbye { reason: lk::DisconnectReason::ParticipantRemoved, action: LeaveAction::Disconnect };
-        self.dismiss(session, Some(goodbye), Some(Code::ParticipantRemoved), "", now, out);
+        let Some(session) = self.session_of(identity.as_str()) else {
+            return false;
+        };
+        let goodbye = Goodbye {
+            reason: lk::DisconnectReason::ParticipantRemoved,
+            action: LeaveAction::Disconnect,
+        };
+        self.dismiss(
+            session,
+            Some(goodbye),
+            Some(Code::ParticipantRemoved),
+            "",
+            now,
+            out,
+        );
         true
     }
 
     /// Asks media for key frames of everything `session` receives: after a break its decoders wait.
     pub(super) fn refresh_pictures(&self, session: SessionId, out: &mut Outbox) {
-        let Some(me) = self.participants.get(&session) else { return };
+        let Some(me) = self.participants.get(&session) else {
+            return;
+        };
         for (sid, subscription) in &me.subscriptions {
             if subscription.active {
                 out.media(Command::KeyFrame { sid: Arc::clone(sid) });

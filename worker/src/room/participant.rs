@@ -127,7 +127,10 @@ impl Participant {
             media_lost: false,
             tracks: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
-            audience: Audience { everyone: true, permissions: Vec::new() },
+            audience: Audience {
+                everyone: true,
+                permissions: Vec::new(),
+            },
             last_reliable: 0,
             cut_next_resume: None,
             quality_told: None,
@@ -142,7 +145,12 @@ impl Participant {
             sid: self.sid.to_string(),
             identity: self.identity.to_string(),
             state: self.state as i32,
-            tracks: self.tracks.values().filter(|t| t.live).map(|t| t.info.clone()).collect(),
+            tracks: self
+                .tracks
+                .values()
+                .filter(|t| t.live)
+                .map(|t| t.info.clone())
+                .collect(),
             metadata: self.metadata.clone(),
             joined_at: self.joined_at_ms / 1000,
             joined_at_ms: self.joined_at_ms,
@@ -180,7 +188,10 @@ impl Participant {
 
     /// Number of live tracks of each kind: audio, video.
     pub fn live_tracks(&self) -> impl Iterator<Item = (crate::session::api::MediaKind, &str)> {
-        self.tracks.values().filter(|t| t.live).map(|t| (t.kind, t.info.mime_type.as_str()))
+        self.tracks
+            .values()
+            .filter(|t| t.live)
+            .map(|t| (t.kind, t.info.mime_type.as_str()))
     }
 }
 

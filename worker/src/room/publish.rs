@@ -15,7 +15,12 @@ use super::vocabulary::{Notice, Outbox, RequestFailure};
 use crate::session::api::{Command, ExpectedTrack, MediaKind, SessionId, TrackSid};
 
 fn expected(track: &Track, cid: &str) -> ExpectedTrack {
-    ExpectedTrack { cid: cid.to_owned(), sid: Arc::clone(&track.sid), kind: track.kind, max_bitrate: 0 }
+    ExpectedTrack {
+        cid: cid.to_owned(),
+        sid: Arc::clone(&track.sid),
+        kind: track.kind,
+        max_bitrate: 0,
+    }
 }
 
 impl Room {
@@ -42,7 +47,9 @@ impl Room {
     ) -> Result<(), (Reason, String)> {
         let invalid = |e: TrackError| (Reason::InvalidRequest, e.to_string());
         let total = self.publishers.len();
-        let Some(me) = self.participants.get_mut(&session) else { return Ok(()) };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return Ok(());
+        };
         if !me.grant.may_publish(request.source) {
             return Err((Reason::NotAllowed, "the grant does not allow this source".into()));
         }
@@ -51,22 +58,45 @@ impl Room {
                 return Err((Reason::NotFound, "no such track".into()));
             };
             for cid in track.add_codec(request).map_err(invalid)? {
-                out.media(Command::ExpectTrack { session, track: expected(track, &cid) });
+                out.media(Command::ExpectTrack {
+                    session,
+                    track: expected(track, &cid),
+                });
             }
             let info = Box::new(track.info.clone());
-            out.tell(session, Notice::TrackPublished { cid: request.cid.clone(), track: info });
+            out.tell(
+                session,
+                Notice::TrackPublished {
+                    cid: request.cid.clone(),
+                    track: info,
+                },
+            );
             return Ok(());
         }
         // Asked again for what is not there yet: the same answer.
-        if let Some(track) = me.tracks.values().find(|t| !t.live && t.cids.contains(&request.cid)) {
+        if let Some(track) = me
+            .tracks
+            .values()
+            .find(|t| !t.live && t.cids.contains(&request.cid))
+        {
             let info = Box::new(track.info.clone());
-            out.tell(session, Notice::TrackPublished { cid: request.cid.clone(), track: info });
+            out.tell(
+                session,
+                Notice::TrackPublished {
+                    cid: request.cid.clone(),
+                    track: info,
+                },
+            );
             return Ok(());
         }
         if me.tracks.len() >= limits::TRACKS_PER_PARTICIPANT || total >= limits::TRACKS_PER_ROOM {
             return Err((Reason::LimitExceeded, "TrackLimit".into()));
         }
-        let prefix = if request.r#type == lk::TrackType::Audio as i32 { "TR_A" } else { "TR_V" };
+        let prefix = if request.r#type == lk::TrackType::Audio as i32 {
+            "TR_A"
+        } else {
+            "TR_V"
+        };
         // Kind and source in the id, as operators of LiveKit know it from logs.
         let sid = self.sids.sid(prefix);
         let sid: TrackSid = sid.replacen(&format!("{prefix}_"), prefix, 1).into();
@@ -78,13 +108,25 @@ impl Room {
             }
         }
         for cid in &track.cids {
-            out.media(Command::ExpectTrack { session, track: expected(&track, cid) });
+            out.media(Command::ExpectTrack {
+                session,
+                track: expected(&track, cid),
+            });
         }
         if track.info.muted {
-            out.media(Command::Mute { sid: Arc::clone(&sid), muted: true });
+            out.media(Command::Mute {
+                sid: Arc::clone(&sid),
+                muted: true,
+            });
         }
         let info = Box::new(track.info.clone());
-        out.tell(session, Notice::TrackPublished { cid: request.cid.clone(), track: info });
+        out.tell(
+            session,
+            Notice::TrackPublished {
+                cid: request.cid.clone(),
+                track: info,
+            },
+        );
         me.tracks.insert(Arc::clone(&sid), track);
         self.publishers.insert(sid, session);
         Ok(())
@@ -100,8 +142,12 @@ impl Room {
         simulcast: bool,
         out: &mut Outbox,
     ) {
-        let Some(me) = self.participants.get_mut(&session) else { return };
-        let Some(track) = me.tracks.get_mut(sid) else { return };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
+        let Some(track) = me.tracks.get_mut(sid) else {
+            return;
+        };
         track.set_live(mid, mime_type, simulcast);
         me.changed();
         self.room_changed = true;
@@ -111,15 +157,22 @@ impl Room {
 
     /// The client stopped publishing it, or must.
     pub(super) fn drop_track(&mut self, session: SessionId, sid: &TrackSid, by_us: bool, out: &mut Outbox) {
-        let Some(me) = self.participants.get_mut(&session) else { return };
-        let Some(track) = me.tracks.remove(sid) else { return };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
+        let Some(track) = me.tracks.remove(sid) else {
+            return;
+        };
         me.changed();
         let speaker = me.sid.shared();
         self.publishers.remove(sid);
         for other in self.participants.values_mut() {
             other.subscriptions.remove(sid);
         }
-        out.media(Command::RemoveTrack { session, sid: Arc::clone(sid) });
+        out.media(Command::RemoveTrack {
+            session,
+            sid: Arc::clone(sid),
+        });
         if by_us {
             out.tell(session, Notice::TrackUnpublished { sid: Arc::clone(sid) });
         }
@@ -137,12 +190,22 @@ impl Room {
 
     /// The client mutes or unmutes its own track.
     pub(super) fn mute_own(&mut self, session: SessionId, sid: &TrackSid, muted: bool, out: &mut Outbox) {
-        let Some(track) = self.participants.get_mut(&session).and_then(|me| me.tracks.get_mut(sid)) else {
+        let Some(track) = self
+            .participants
+            .get_mut(&session)
+            .and_then(|me| me.tracks.get_mut(sid))
+        else {
             return;
         };
         if track.censored && !muted {
             // The client thinks it is unmuted: put that right.
-            out.tell(session, Notice::Muted { sid: Arc::clone(sid), muted: true });
+            out.tell(
+                session,
+                Notice::Muted {
+                    sid: Arc::clone(sid),
+                    muted: true,
+                },
+            );
             return;
         }
         self.set_muted(session, sid, muted, out);
@@ -150,38 +213,65 @@ impl Room {
 
     /// Muted by whomever: media, the others.
     pub(super) fn set_muted(&mut self, session: SessionId, sid: &TrackSid, muted: bool, out: &mut Outbox) {
-        let Some(me) = self.participants.get_mut(&session) else { return };
-        let Some(track) = me.tracks.get_mut(sid) else { return };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
+        let Some(track) = me.tracks.get_mut(sid) else {
+            return;
+        };
         if track.info.muted == muted {
             return;
         }
         track.info.muted = muted;
         let live = track.live;
         me.changed();
-        out.media(Command::Mute { sid: Arc::clone(sid), muted });
+        out.media(Command::Mute {
+            sid: Arc::clone(sid),
+            muted,
+        });
         if live {
             self.announce(session, out);
         }
     }
 
-    pub(super) fn audio_features(&mut self, session: SessionId, update: lk::UpdateLocalAudioTrack, out: &mut Outbox) {
-        let Some(me) = self.participants.get_mut(&session) else { return };
-        let Some(track) = me.tracks.get_mut(update.track_sid.as_str()) else { return };
+    pub(super) fn audio_features(
+        &mut self,
+        session: SessionId,
+        update: lk::UpdateLocalAudioTrack,
+        out: &mut Outbox,
+    ) {
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
+        let Some(track) = me.tracks.get_mut(update.track_sid.as_str()) else {
+            return;
+        };
         if update.features.len() > 32 || track.info.audio_features == update.features {
             return;
         }
         #[allow(deprecated)] // Older clients read `stereo`.
         {
-            track.info.stereo = update.features.contains(&(lk::AudioTrackFeature::TfStereo as i32));
+            track.info.stereo = update
+                .features
+                .contains(&(lk::AudioTrackFeature::TfStereo as i32));
         }
         track.info.audio_features = update.features;
         me.changed();
         self.announce(session, out);
     }
 
-    pub(super) fn video_dimensions(&mut self, session: SessionId, update: &lk::UpdateLocalVideoTrack, out: &mut Outbox) {
-        let Some(me) = self.participants.get_mut(&session) else { return };
-        let Some(track) = me.tracks.get_mut(update.track_sid.as_str()) else { return };
+    pub(super) fn video_dimensions(
+        &mut self,
+        session: SessionId,
+        update: &lk::UpdateLocalVideoTrack,
+        out: &mut Outbox,
+    ) {
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
+        let Some(track) = me.tracks.get_mut(update.track_sid.as_str()) else {
+            return;
+        };
         if (track.info.width, track.info.height) == (update.width, update.height) {
             return;
         }

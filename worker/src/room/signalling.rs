@@ -22,12 +22,19 @@ use crate::session::api::{Command, Event, Leg, SdpError, SessionId, Topology, Tr
 impl Room {
     /// A client asks.
     pub(super) fn act(&mut self, session: SessionId, action: Action, now: Now, out: &mut Outbox) {
-        let Some(me) = self.participants.get(&session) else { return };
+        let Some(me) = self.participants.get(&session) else {
+            return;
+        };
         match action {
             Action::Offer { leg, id, sdp } => {
                 // Only one's own publisher leg is offered by a client.
                 if leg == Leg::Publisher {
-                    out.media(Command::Offer { session, leg, id, sdp });
+                    out.media(Command::Offer {
+                        session,
+                        leg,
+                        id,
+                        sdp,
+                    });
                 }
             }
             Action::Answer { id, sdp } => {
@@ -54,14 +61,20 @@ impl Room {
 
     /// SyncState: what the client had before its connection broke.
     pub(super) fn sync(&mut self, session: SessionId, sync: &lk::SyncState, _now: Now, out: &mut Outbox) {
-        let Some(me) = self.participants.get(&session) else { return };
+        let Some(me) = self.participants.get(&session) else {
+            return;
+        };
         let auto = me.auto_subscribe;
         if let Some(subscription) = &sync.subscription {
             let named: Vec<TrackSid> = subscription
                 .track_sids
                 .iter()
                 .chain(subscription.participant_tracks.iter().flat_map(|p| &p.track_sids))
-                .filter_map(|sid| self.publishers.get_key_value(sid.as_str()).map(|(sid, _)| Arc::clone(sid)))
+                .filter_map(|sid| {
+                    self.publishers
+                        .get_key_value(sid.as_str())
+                        .map(|(sid, _)| Arc::clone(sid))
+                })
                 .collect();
             // Clients name the exceptions from their default only.
             if subscription.subscribe != auto {
@@ -95,7 +108,15 @@ impl Room {
             self.announce_to_all(session, out);
         }
         let request = Some(Request::UpdateMetadata(update));
-        out.tell(session, Notice::Request(Box::new(RequestFailure { request_id, reason, message, request })));
+        out.tell(
+            session,
+            Notice::Request(Box::new(RequestFailure {
+                request_id,
+                reason,
+                message,
+                request,
+            })),
+        );
     }
 
     fn try_describe(
@@ -103,7 +124,9 @@ impl Room {
         session: SessionId,
         update: &lk::UpdateParticipantMetadata,
     ) -> Result<(), (Reason, &'static str)> {
-        let Some(me) = self.participants.get_mut(&session) else { return Ok(()) };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return Ok(());
+        };
         if !me.grant.update_metadata {
             return Err((Reason::NotAllowed, "the grant lacks canUpdateOwnMetadata"));
         }
@@ -111,7 +134,9 @@ impl Room {
     }
 
     fn simulate(&mut self, session: SessionId, scenario: Scenario, now: Now, out: &mut Outbox) {
-        let Some(me) = self.participants.get_mut(&session) else { return };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
         match scenario {
             Scenario::Speaks => {
                 let speaker = simulated(me.sid.as_str());
@@ -122,13 +147,17 @@ impl Room {
                 out.0.push(Output::Cut { session });
             }
             Scenario::ServerLeave => {
-                let goodbye =
-                    Goodbye { reason: lk::DisconnectReason::ServerShutdown, action: LeaveAction::Disconnect };
+                let goodbye = Goodbye {
+                    reason: lk::DisconnectReason::ServerShutdown,
+                    action: LeaveAction::Disconnect,
+                };
                 self.dismiss(session, Some(goodbye), None, "", now, out);
             }
             Scenario::FullReconnect => {
-                let goodbye =
-                    Goodbye { reason: lk::DisconnectReason::UnknownReason, action: LeaveAction::Reconnect };
+                let goodbye = Goodbye {
+                    reason: lk::DisconnectReason::UnknownReason,
+                    action: LeaveAction::Reconnect,
+                };
                 self.dismiss(session, Some(goodbye), None, "", now, out);
             }
             Scenario::CutNextResume { before_greeting } => {
@@ -142,11 +171,35 @@ impl Room {
     /// Media reports about one session of this room.
     pub(super) fn media(&mut self, session: SessionId, event: Event, now: Now, out: &mut Outbox) {
         match event {
-            Event::Answer { id, sdp, mid_to_track, .. } => {
-                out.tell(session, Notice::Answer { id, sdp, mid_to_track: mid_to_track.into_iter().collect() });
+            Event::Answer {
+                id,
+                sdp,
+                mid_to_track,
+                ..
+            } => {
+                out.tell(
+                    session,
+                    Notice::Answer {
+                        id,
+                        sdp,
+                        mid_to_track: mid_to_track.into_iter().collect(),
+                    },
+                );
             }
-            Event::Offer { id, sdp, mid_to_track, .. } => {
-                out.tell(session, Notice::Offer { id, sdp, mid_to_track: mid_to_track.into_iter().collect() });
+            Event::Offer {
+                id,
+                sdp,
+                mid_to_track,
+                ..
+            } => {
+                out.tell(
+                    session,
+                    Notice::Offer {
+                        id,
+                        sdp,
+                        mid_to_track: mid_to_track.into_iter().collect(),
+                    },
+                );
             }
             Event::Refused { error, .. } => self.refused(session, &error, now, out),
             Event::NeedSections { audios, videos, .. } => {
@@ -154,12 +207,20 @@ impl Room {
             }
             Event::Connected { leg, .. } => self.connected(session, leg, out),
             Event::Disconnected { reason, .. } => self.disconnected(session, &reason, now, out),
-            Event::TrackLive { sid, mid, mime_type, simulcast, .. } => {
+            Event::TrackLive {
+                sid,
+                mid,
+                mime_type,
+                simulcast,
+                ..
+            } => {
                 self.track_live(session, &sid, mid, mime_type, simulcast, out);
             }
             Event::TrackEnded { sid, .. } => self.drop_track(session, &sid, false, out),
             Event::SubscriptionBound { sid, .. } => self.bound(&sid, out),
-            Event::Data { reliability, payload, .. } => self.data(session, reliability, &payload, now, out),
+            Event::Data {
+                reliability, payload, ..
+            } => self.data(session, reliability, &payload, now, out),
             // These two concern more than one session: see `Hall`.
             Event::Levels { levels } => self.levels(&levels),
             Event::Statistics { .. } => {}
@@ -171,12 +232,24 @@ impl Room {
         if matches!(error, SdpError::Unexpected) {
             return;
         }
-        let goodbye = Goodbye { reason: lk::DisconnectReason::JoinFailure, action: LeaveAction::Disconnect };
-        self.dismiss(session, Some(goodbye), Some(Code::SdpInvalid), error.to_string(), now, out);
+        let goodbye = Goodbye {
+            reason: lk::DisconnectReason::JoinFailure,
+            action: LeaveAction::Disconnect,
+        };
+        self.dismiss(
+            session,
+            Some(goodbye),
+            Some(Code::SdpInvalid),
+            error.to_string(),
+            now,
+            out,
+        );
     }
 
     fn connected(&mut self, session: SessionId, leg: Leg, out: &mut Outbox) {
-        let Some(me) = self.participants.get_mut(&session) else { return };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
         let primary = match me.topology {
             Topology::Single => Leg::Publisher,
             Topology::Dual => Leg::Subscriber,
@@ -194,22 +267,28 @@ impl Room {
     }
 
     fn disconnected(&mut self, session: SessionId, reason: &TransportEnd, now: Now, out: &mut Outbox) {
-        let Some(me) = self.participants.get_mut(&session) else { return };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
         me.connected = false;
         me.media_lost = true;
         match (me.presence, reason) {
             // No connection left of any kind, and closed on purpose: the tab was closed.
             (Presence::Away { .. }, TransportEnd::Closed) => {
-                let goodbye =
-                    Goodbye { reason: lk::DisconnectReason::ClientInitiated, action: LeaveAction::Disconnect };
+                let goodbye = Goodbye {
+                    reason: lk::DisconnectReason::ClientInitiated,
+                    action: LeaveAction::Disconnect,
+                };
                 self.dismiss(session, Some(goodbye), None, "", now, out);
             }
             (Presence::Away { .. }, _) => {}
             (Presence::Here, _) => {
                 // Its signalling works, so it can start anew at once. Its place is kept for a moment,
                 // and the new stay replaces this one.
-                let goodbye =
-                    Goodbye { reason: lk::DisconnectReason::ConnectionTimeout, action: LeaveAction::Reconnect };
+                let goodbye = Goodbye {
+                    reason: lk::DisconnectReason::ConnectionTimeout,
+                    action: LeaveAction::Reconnect,
+                };
                 out.tell(session, Notice::Goodbye(goodbye));
                 out.0.push(Output::Cut { session });
                 self.lost(session, now);

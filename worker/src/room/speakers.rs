@@ -57,9 +57,17 @@ impl Speakers {
         let mut changed = Vec::new();
         self.voices.retain(|sid, voice| {
             let active = voice.share / REPORTS_PER_WINDOW >= ACTIVE_SHARE;
-            let mean = if active { voice.level / voice.reports.max(1.0) } else { 0.0 };
+            let mean = if active {
+                voice.level / voice.reports.max(1.0)
+            } else {
+                0.0
+            };
             voice.smoothed += (mean - voice.smoothed) * SMOOTHING;
-            let level = if active { ((voice.smoothed * STEPS).ceil() / STEPS).clamp(1.0 / STEPS, 1.0) } else { 0.0 };
+            let level = if active {
+                ((voice.smoothed * STEPS).ceil() / STEPS).clamp(1.0 / STEPS, 1.0)
+            } else {
+                0.0
+            };
             (voice.share, voice.level, voice.reports) = (0.0, 0.0, 0.0);
             if (level - voice.told).abs() > f32::EPSILON {
                 voice.told = level;
@@ -73,7 +81,11 @@ impl Speakers {
 
     /// Everyone who speaks now, for somebody who comes back.
     pub(super) fn current(&self) -> Vec<lk::SpeakerInfo> {
-        self.voices.iter().filter(|(_, v)| v.told > 0.0).map(|(sid, v)| speaker(sid, v.told)).collect()
+        self.voices
+            .iter()
+            .filter(|(_, v)| v.told > 0.0)
+            .map(|(sid, v)| speaker(sid, v.told))
+            .collect()
     }
 
     /// It left or unpublished; what the others must be told.
@@ -84,11 +96,14 @@ impl Speakers {
 }
 
 fn speaker(sid: &str, level: f32) -> lk::SpeakerInfo {
-    lk::SpeakerInfo { sid: sid.to_owned(), level, active: level > 0.0 }
+    lk::SpeakerInfo {
+        sid: sid.to_owned(),
+        level,
+        active: level > 0.0,
+    }
 }
 
 /// For the drill.
 pub(super) fn simulated(sid: &str) -> lk::SpeakerInfo {
     speaker(sid, 1.0)
 }
-

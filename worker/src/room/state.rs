@@ -18,8 +18,8 @@ use super::entry::{Admission, Entry};
 use super::ids::{Identity, Now, ParticipantSid, RoomSid, Sids};
 use super::limits;
 use super::participant::{Participant, Presence, takes_a_place};
-use super::spec::{EndReason, RoomSpec};
 use super::speakers::Speakers;
+use super::spec::{EndReason, RoomSpec};
 use super::vocabulary::{Goodbye, Notice, Outbox, Output, Welcome};
 use crate::session::api::{Command, Leg, SessionId, Topology, TrackSid};
 
@@ -116,7 +116,9 @@ impl Room {
 
     /// By identity.
     pub fn participant(&self, identity: &str) -> Option<&Participant> {
-        self.by_identity.get(identity).and_then(|session| self.participants.get(session))
+        self.by_identity
+            .get(identity)
+            .and_then(|session| self.participants.get(session))
     }
 
     /// The session of an identity.
@@ -164,7 +166,10 @@ impl Room {
     /// May this client enter, and how?
     pub fn admit(&self, entry: &Entry) -> Result<Admission, PublicError> {
         if entry.epoch != 0 && entry.epoch != self.spec.epoch {
-            return Err(PublicError::new(Code::EpochStale, format!("room is at epoch {}", self.spec.epoch)));
+            return Err(PublicError::new(
+                Code::EpochStale,
+                format!("room is at epoch {}", self.spec.epoch),
+            ));
         }
         let identity = entry.identity.as_str();
         if identity.is_empty() || identity.len() > limits::IDENTITY {
@@ -198,7 +203,10 @@ impl Room {
             && takes_a_place(entry.kind, &entry.grant)
             && self.participants.values().filter(|p| p.takes_a_place()).count() >= most as usize
         {
-            return Err(PublicError::new(Code::MeetingFull, format!("{most} participants")));
+            return Err(PublicError::new(
+                Code::MeetingFull,
+                format!("{most} participants"),
+            ));
         }
         Ok(Admission::New)
     }
@@ -207,8 +215,12 @@ impl Room {
     pub(super) fn enter(&mut self, mut entry: Entry, session: SessionId, now: Now, out: &mut Outbox) {
         let offer = entry.offer.take();
         let tracks = std::mem::take(&mut entry.tracks);
-        entry.name.truncate(floor_char_boundary(&entry.name, limits::NAME));
-        entry.metadata.truncate(floor_char_boundary(&entry.metadata, limits::METADATA));
+        entry
+            .name
+            .truncate(floor_char_boundary(&entry.name, limits::NAME));
+        entry
+            .metadata
+            .truncate(floor_char_boundary(&entry.metadata, limits::METADATA));
         let sid = ParticipantSid::from(self.sids.sid("PA"));
         let participant = Participant::new(entry, session, sid, now);
         let dual = participant.topology == Topology::Dual;
@@ -221,14 +233,19 @@ impl Room {
         self.by_identity.insert(participant.identity.clone(), session);
         self.participants.insert(session, participant);
         self.counted(now);
-        let Some(me) = self.participants.get(&session) else { return };
+        let Some(me) = self.participants.get(&session) else {
+            return;
+        };
         out.tell(
             session,
             Notice::Welcome(Box::new(Welcome {
                 room: self.info(),
                 // Clients take what they are told of themselves here as the final word, and some wait
                 // for ACTIVE before they publish.
-                me: lk::ParticipantInfo { state: State::Active as i32, ..me.info() },
+                me: lk::ParticipantInfo {
+                    state: State::Active as i32,
+                    ..me.info()
+                },
                 others: self.others(session),
                 dual,
                 codecs: self.publishable_codecs(),
@@ -240,13 +257,20 @@ impl Room {
             self.add_track(session, request, out);
         }
         if let Some(offer) = offer.filter(|o| !o.sdp.is_empty()) {
-            out.media(Command::Offer { session, leg: Leg::Publisher, id: offer.id, sdp: offer.sdp });
+            out.media(Command::Offer {
+                session,
+                leg: Leg::Publisher,
+                id: offer.id,
+                sdp: offer.sdp,
+            });
         }
     }
 
     /// `session` has a new signalling connection. False: it was cut off again, as a drill.
     pub(super) fn resume(&mut self, session: SessionId, entry: Entry, now: Now, out: &mut Outbox) {
-        let Some(me) = self.participants.get_mut(&session) else { return };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
         let away_since = match me.presence {
             Presence::Away { since } => since,
             Presence::Here => now.since_start,
@@ -255,13 +279,22 @@ impl Room {
         me.client = entry.client;
         let cut = me.cut_next_resume.take();
         if cut == Some(true) {
-            me.presence = Presence::Away { since: now.since_start };
+            me.presence = Presence::Away {
+                since: now.since_start,
+            };
             out.0.push(Output::Cut { session });
             return;
         }
-        out.tell(session, Notice::WelcomeBack { last_message_seq: me.last_reliable });
+        out.tell(
+            session,
+            Notice::WelcomeBack {
+                last_message_seq: me.last_reliable,
+            },
+        );
         if cut == Some(false) {
-            me.presence = Presence::Away { since: now.since_start };
+            me.presence = Presence::Away {
+                since: now.since_start,
+            };
             out.0.push(Output::Cut { session });
             return;
         }
@@ -292,7 +325,9 @@ impl Room {
     /// The signalling connection of `session` is gone without a Leave.
     pub(super) fn lost(&mut self, session: SessionId, now: Now) {
         if let Some(participant) = self.participants.get_mut(&session) {
-            participant.presence = Presence::Away { since: now.since_start };
+            participant.presence = Presence::Away {
+                since: now.since_start,
+            };
         }
     }
 
@@ -308,7 +343,10 @@ impl Room {
         self.by_identity.remove(&participant.identity);
         for sid in participant.tracks.keys() {
             self.publishers.remove(sid);
-            out.media(Command::RemoveTrack { session, sid: Arc::clone(sid) });
+            out.media(Command::RemoveTrack {
+                session,
+                sid: Arc::clone(sid),
+            });
             for other in self.participants.values_mut() {
                 other.subscriptions.remove(sid);
             }
@@ -325,8 +363,12 @@ impl Room {
             let mut info = participant.info();
             info.disconnect_reason = reason as i32;
             info.tracks.clear();
-            self.departed.retain(|d| now.since(d.at) < limits::DEPARTURE_MEMORY);
-            self.departed.push_back(Departed { at: now.since_start, info: info.clone() });
+            self.departed
+                .retain(|d| now.since(d.at) < limits::DEPARTURE_MEMORY);
+            self.departed.push_back(Departed {
+                at: now.since_start,
+                info: info.clone(),
+            });
             out.tell_all(self.everyone_but(session), Notice::Participants(vec![info]));
         }
         if let Some(stopped) = self.speakers.forget(participant.sid.as_str()) {
@@ -351,15 +393,28 @@ impl Room {
         }
         let reason = goodbye.map_or(lk::DisconnectReason::ClientInitiated, |g| g.reason);
         let participant = self.take(session, reason, now, out)?;
-        out.0.push(Output::End { session, code, detail: detail.into() });
+        out.0.push(Output::End {
+            session,
+            code,
+            detail: detail.into(),
+        });
         Some(participant)
     }
 
     /// A newer session of the same identity takes over.
     pub(super) fn replace(&mut self, session: SessionId, now: Now, out: &mut Outbox) {
-        let goodbye =
-            Goodbye { reason: lk::DisconnectReason::DuplicateIdentity, action: LeaveAction::Disconnect };
-        self.dismiss(session, Some(goodbye), Some(Code::DuplicateIdentity), "", now, out);
+        let goodbye = Goodbye {
+            reason: lk::DisconnectReason::DuplicateIdentity,
+            action: LeaveAction::Disconnect,
+        };
+        self.dismiss(
+            session,
+            Some(goodbye),
+            Some(Code::DuplicateIdentity),
+            "",
+            now,
+            out,
+        );
     }
 
     /// Everyone goes. The room remains, empty.
@@ -369,7 +424,11 @@ impl Room {
         // Nobody needs to hear of each departure: all are told the same first.
         out.tell_all(sessions.clone(), Notice::Goodbye(Goodbye { reason: why, action }));
         for session in sessions {
-            out.0.push(Output::End { session, code: Some(reason.code()), detail: String::new() });
+            out.0.push(Output::End {
+                session,
+                code: Some(reason.code()),
+                detail: String::new(),
+            });
             out.media(Command::Close { session });
         }
         self.participants.clear();
@@ -419,7 +478,8 @@ impl Room {
             self.revoked.pop_front();
         }
         // JWT times are whole seconds: a token of this very second counts as issued before.
-        self.revoked.push_back((identity.clone(), now.unix_ms.saturating_add(1)));
+        self.revoked
+            .push_back((identity.clone(), now.unix_ms.saturating_add(1)));
     }
 
     /// Tell the others (and not itself) how `session` is now.
@@ -431,7 +491,9 @@ impl Room {
 
     /// Tell the others and itself how `session` is now.
     pub(super) fn announce_to_all(&self, session: SessionId, out: &mut Outbox) {
-        let Some(me) = self.participants.get(&session) else { return };
+        let Some(me) = self.participants.get(&session) else {
+            return;
+        };
         if me.grant.hidden {
             out.tell(session, Notice::Participants(vec![me.info()]));
         } else {
@@ -441,7 +503,11 @@ impl Room {
     }
 
     pub(super) fn everyone_but(&self, session: SessionId) -> Vec<SessionId> {
-        self.participants.keys().copied().filter(|s| *s != session).collect()
+        self.participants
+            .keys()
+            .copied()
+            .filter(|s| *s != session)
+            .collect()
     }
 
     /// Everyone that `session` may know of.

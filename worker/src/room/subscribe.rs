@@ -54,12 +54,16 @@ impl Room {
 
     /// Brings one subscription in line with wishes and rights.
     pub(super) fn settle(&mut self, session: SessionId, sid: &TrackSid, out: &mut Outbox) {
-        let Some(publisher) = self.publishers.get(sid).copied().filter(|p| *p != session) else { return };
+        let Some(publisher) = self.publishers.get(sid).copied().filter(|p| *p != session) else {
+            return;
+        };
         let (Some(from), Some(to)) = (self.participants.get(&publisher), self.participants.get(&session))
         else {
             return;
         };
-        let Some(track) = from.tracks.get(sid).filter(|t| t.live) else { return };
+        let Some(track) = from.tracks.get(sid).filter(|t| t.live) else {
+            return;
+        };
         let current = to.subscriptions.get(sid).cloned().unwrap_or_default();
         let wants = current.wanted.unwrap_or(to.auto_subscribe) && to.grant.subscribe && !from.grant.hidden;
         let allowed = from.audience.allows(to, sid);
@@ -70,29 +74,48 @@ impl Room {
             self.note(session, sid, |s| s.denied = true);
             out.tell(
                 session,
-                Notice::Allowed { publisher: Arc::clone(&publisher_sid), sid: Arc::clone(sid), allowed: false },
+                Notice::Allowed {
+                    publisher: Arc::clone(&publisher_sid),
+                    sid: Arc::clone(sid),
+                    allowed: false,
+                },
             );
         } else if allowed && current.denied {
             self.note(session, sid, |s| s.denied = false);
             out.tell(
                 session,
-                Notice::Allowed { publisher: Arc::clone(&publisher_sid), sid: Arc::clone(sid), allowed: true },
+                Notice::Allowed {
+                    publisher: Arc::clone(&publisher_sid),
+                    sid: Arc::clone(sid),
+                    allowed: true,
+                },
             );
         }
         if (wants && allowed) == current.active {
             return;
         }
         if wants && allowed {
-            out.media(Command::Subscribe { session, sid: Arc::clone(sid), publisher_sid });
+            out.media(Command::Subscribe {
+                session,
+                sid: Arc::clone(sid),
+                publisher_sid,
+            });
             if quality != Some(Quality::High) {
-                out.media(Command::SetLayer { session, sid: Arc::clone(sid), quality });
+                out.media(Command::SetLayer {
+                    session,
+                    sid: Arc::clone(sid),
+                    quality,
+                });
             }
             self.note(session, sid, |s| s.active = true);
             if let Some(track) = self.track_mut(publisher, sid) {
                 track.subscribers.insert(session);
             }
         } else {
-            out.media(Command::Unsubscribe { session, sid: Arc::clone(sid) });
+            out.media(Command::Unsubscribe {
+                session,
+                sid: Arc::clone(sid),
+            });
             self.note(session, sid, |s| s.active = false);
             self.forget_subscriber(sid, session);
         }
@@ -120,7 +143,9 @@ impl Room {
     pub(super) fn choose(&mut self, session: SessionId, sids: &[TrackSid], on: bool, out: &mut Outbox) {
         for sid in sids {
             let known = self.publishers.contains_key(sid);
-            let Some(me) = self.participants.get_mut(&session) else { return };
+            let Some(me) = self.participants.get_mut(&session) else {
+                return;
+            };
             if !known {
                 // A track that just ended: the client will learn of it from the participant.
                 if on {
@@ -144,9 +169,13 @@ impl Room {
         out: &mut Outbox,
     ) {
         for sid in &settings.track_sids {
-            let Some((sid, publisher)) = self.publishers.get_key_value(sid.as_str()) else { continue };
+            let Some((sid, publisher)) = self.publishers.get_key_value(sid.as_str()) else {
+                continue;
+            };
             let (sid, publisher) = (Arc::clone(sid), *publisher);
-            let Some(me) = self.participants.get(&session) else { return };
+            let Some(me) = self.participants.get(&session) else {
+                return;
+            };
             let Some(track) = self.participants.get(&publisher).and_then(|p| p.tracks.get(&sid)) else {
                 continue;
             };
@@ -159,12 +188,17 @@ impl Room {
             let (was, is) = (layer(&before, track), layer(&after, track));
             let active = after.active;
             if let Some(me) = self.participants.get_mut(&session)
-                && (me.subscriptions.len() < limits::SUBSCRIPTION_CHOICES || me.subscriptions.contains_key(&sid))
+                && (me.subscriptions.len() < limits::SUBSCRIPTION_CHOICES
+                    || me.subscriptions.contains_key(&sid))
             {
                 me.subscriptions.insert(Arc::clone(&sid), after);
             }
             if was != is && active {
-                out.media(Command::SetLayer { session, sid, quality: is });
+                out.media(Command::SetLayer {
+                    session,
+                    sid,
+                    quality: is,
+                });
             }
         }
     }
@@ -176,9 +210,13 @@ impl Room {
         audience: lk::SubscriptionPermission,
         out: &mut Outbox,
     ) {
-        let Some(me) = self.participants.get_mut(&session) else { return };
-        me.audience =
-            Audience { everyone: audience.all_participants, permissions: audience.track_permissions };
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
+        me.audience = Audience {
+            everyone: audience.all_participants,
+            permissions: audience.track_permissions,
+        };
         let sids: Vec<TrackSid> = me.tracks.keys().map(Arc::clone).collect();
         for sid in sids {
             self.subscribe_all_to(&sid, out);
@@ -187,8 +225,12 @@ impl Room {
 
     /// Packets flow: the publisher is told once that somebody receives its track.
     pub(super) fn bound(&mut self, sid: &TrackSid, out: &mut Outbox) {
-        let Some(publisher) = self.publishers.get(sid).copied() else { return };
-        let Some(track) = self.track_mut(publisher, sid) else { return };
+        let Some(publisher) = self.publishers.get(sid).copied() else {
+            return;
+        };
+        let Some(track) = self.track_mut(publisher, sid) else {
+            return;
+        };
         if !std::mem::replace(&mut track.announced_subscribed, true) {
             out.tell(publisher, Notice::TrackSubscribed { sid: Arc::clone(sid) });
         }
@@ -198,7 +240,11 @@ impl Room {
     pub(super) fn wanted_layers(&mut self, now: Now, out: &mut Outbox) {
         let mut updates: Vec<(SessionId, TrackSid, Option<Quality>)> = Vec::new();
         for (session, publisher) in &self.participants {
-            for track in publisher.tracks.values().filter(|t| t.live && t.kind == MediaKind::Video) {
+            for track in publisher
+                .tracks
+                .values()
+                .filter(|t| t.live && t.kind == MediaKind::Video)
+            {
                 let highest = track
                     .subscribers
                     .iter()
@@ -209,7 +255,9 @@ impl Room {
             }
         }
         for (session, sid, highest) in updates {
-            let Some(track) = self.track_mut(session, &sid) else { continue };
+            let Some(track) = self.track_mut(session, &sid) else {
+                continue;
+            };
             // A new track sends everything: that is what it was told, as it were.
             let told = track.told_highest.unwrap_or(Some(Quality::High));
             if highest == told {

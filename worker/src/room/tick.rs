@@ -51,14 +51,28 @@ impl Room {
             .participants
             .values()
             .filter(|p| {
-                let grace = if p.media_lost { limits::REJOIN_GRACE } else { limits::RESUME_GRACE };
+                let grace = if p.media_lost {
+                    limits::REJOIN_GRACE
+                } else {
+                    limits::RESUME_GRACE
+                };
                 matches!(p.presence, Presence::Away { since } if now.since(since) >= grace)
             })
             .map(|p| p.session)
             .collect();
         for session in lost {
-            let goodbye = Goodbye { reason: lk::DisconnectReason::SignalClose, action: LeaveAction::Disconnect };
-            self.dismiss(session, Some(goodbye), Some(Code::ConnectionTimeout), "", now, out);
+            let goodbye = Goodbye {
+                reason: lk::DisconnectReason::SignalClose,
+                action: LeaveAction::Disconnect,
+            };
+            self.dismiss(
+                session,
+                Some(goodbye),
+                Some(Code::ConnectionTimeout),
+                "",
+                now,
+                out,
+            );
         }
     }
 
@@ -66,8 +80,11 @@ impl Room {
         if !self.participants.is_empty() || self.standing.ended_at_ms != 0 {
             return;
         }
-        let limit =
-            if self.active_since.is_some() { self.spec.departure_timeout } else { self.spec.empty_timeout };
+        let limit = if self.active_since.is_some() {
+            self.spec.departure_timeout
+        } else {
+            self.spec.empty_timeout
+        };
         if limit.is_some_and(|limit| now.since(self.empty_since) >= limit) {
             self.session_over(now);
         }
@@ -76,10 +93,16 @@ impl Room {
     /// Audio levels of this room's tracks.
     pub(super) fn levels(&mut self, levels: &[AudioLevel]) {
         for level in levels {
-            let Some(publisher) = self.participants.get(&level.session) else { continue };
-            let audible = publisher.tracks.get(&level.sid).is_some_and(|t| t.live && !t.info.muted);
+            let Some(publisher) = self.participants.get(&level.session) else {
+                continue;
+            };
+            let audible = publisher
+                .tracks
+                .get(&level.sid)
+                .is_some_and(|t| t.live && !t.info.muted);
             if audible && !publisher.grant.hidden {
-                self.speakers.report(&publisher.sid.shared(), level.level_dbov, level.active_ratio);
+                self.speakers
+                    .report(&publisher.sid.shared(), level.level_dbov, level.active_ratio);
             }
         }
     }

@@ -63,8 +63,11 @@ impl Track {
         if cids.is_empty() {
             return Err(TrackError::NoCid);
         }
-        let mut codecs: Vec<lk::SimulcastCodecInfo> =
-            request.simulcast_codecs.iter().map(|c| codec_info(c, kind, request)).collect();
+        let mut codecs: Vec<lk::SimulcastCodecInfo> = request
+            .simulcast_codecs
+            .iter()
+            .map(|c| codec_info(c, kind, request))
+            .collect();
         if codecs.is_empty() && kind == MediaKind::Video {
             // Clients from before codec negotiation say only the layers.
             codecs.push(lk::SimulcastCodecInfo {
@@ -123,7 +126,12 @@ impl Track {
                 return Err(TrackError::TooLong);
             }
             let info = codec_info(codec, self.kind, request);
-            match self.info.codecs.iter_mut().find(|c| !c.mime_type.is_empty() && c.mime_type == info.mime_type) {
+            match self
+                .info
+                .codecs
+                .iter_mut()
+                .find(|c| !c.mime_type.is_empty() && c.mime_type == info.mime_type)
+            {
                 Some(known) => known.cid.clone_from(&info.cid),
                 None => self.info.codecs.push(info),
             }
@@ -175,12 +183,20 @@ impl Track {
         // Elements are compared by their short side's direction: a portrait track by its width.
         let portrait = self.info.width < self.info.height;
         let wanted = if portrait { width } else { height };
-        let full = if portrait { self.info.width } else { self.info.height };
+        let full = if portrait {
+            self.info.width
+        } else {
+            self.info.height
+        };
         for (index, quality) in [Quality::Low, Quality::Medium].into_iter().enumerate() {
             let known = self.layers().iter().find(|l| l.quality == index as i32);
             let size = match known {
                 Some(layer) if layer.width > 0 => {
-                    if portrait { layer.width } else { layer.height }
+                    if portrait {
+                        layer.width
+                    } else {
+                        layer.height
+                    }
                 }
                 Some(_) => full >> (2 - index),
                 None => continue,
@@ -197,7 +213,12 @@ impl Track {
     pub(super) fn codec_names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for codec in &self.info.codecs {
-            let name = codec.mime_type.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+            let name = codec
+                .mime_type
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .to_ascii_lowercase();
             if !name.is_empty() && !names.contains(&name) {
                 names.push(name);
             }
@@ -218,7 +239,11 @@ fn check_lengths(request: &lk::AddTrackRequest) -> Result<(), TrackError> {
         })
         || request.audio_features.len() > 32
         || request.packet_trailer_features.len() > 32;
-    if too_long { Err(TrackError::TooLong) } else { Ok(()) }
+    if too_long {
+        Err(TrackError::TooLong)
+    } else {
+        Ok(())
+    }
 }
 
 fn codec_info(
@@ -229,7 +254,11 @@ fn codec_info(
     lk::SimulcastCodecInfo {
         mime_type: mime_type(&codec.codec, kind),
         cid: codec.cid.clone(),
-        layers: if codec.layers.is_empty() { request.layers.clone() } else { codec.layers.clone() },
+        layers: if codec.layers.is_empty() {
+            request.layers.clone()
+        } else {
+            codec.layers.clone()
+        },
         video_layer_mode: codec.video_layer_mode,
         ..Default::default()
     }

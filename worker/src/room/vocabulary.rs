@@ -103,9 +103,17 @@ pub enum Notice {
     /// You are back.
     WelcomeBack { last_message_seq: u32 },
     /// The answer to your offer.
-    Answer { id: u32, sdp: String, mid_to_track: Vec<(String, String)> },
+    Answer {
+        id: u32,
+        sdp: String,
+        mid_to_track: Vec<(String, String)>,
+    },
     /// Our offer of the subscriber's connection.
-    Offer { id: u32, sdp: String, mid_to_track: Vec<(String, String)> },
+    Offer {
+        id: u32,
+        sdp: String,
+        mid_to_track: Vec<(String, String)>,
+    },
     /// These participants are so now.
     Participants(Vec<lk::ParticipantInfo>),
     /// Your track has this id.
@@ -121,7 +129,11 @@ pub enum Notice {
     /// Connections are so now.
     Quality(Vec<lk::ConnectionQualityInfo>),
     /// The publisher lets you, or does not.
-    Allowed { publisher: Arc<str>, sid: TrackSid, allowed: bool },
+    Allowed {
+        publisher: Arc<str>,
+        sid: TrackSid,
+        allowed: bool,
+    },
     /// No such track.
     SubscriptionFailed { sid: TrackSid },
     /// Somebody receives your track for the first time.
@@ -129,7 +141,11 @@ pub enum Notice {
     /// Offer this many more sections.
     NeedSections { audios: u32, videos: u32 },
     /// Which layers of your track anyone receives.
-    WantedLayers { sid: TrackSid, codecs: Vec<String>, highest: Option<crate::session::api::Quality> },
+    WantedLayers {
+        sid: TrackSid,
+        codecs: Vec<String>,
+        highest: Option<crate::session::api::Quality>,
+    },
     /// Your request was done or refused.
     Request(Box<RequestFailure>),
     /// Go.
@@ -198,7 +214,11 @@ pub enum Output {
     /// Tell clients.
     Tell { to: Vec<SessionId>, notice: Notice },
     /// The session is over: its signalling ends with this. `None`: the client left by itself.
-    End { session: SessionId, code: Option<Code>, detail: String },
+    End {
+        session: SessionId,
+        code: Option<Code>,
+        detail: String,
+    },
     /// The signalling connection is cut, the session stays.
     Cut { session: SessionId },
     /// Count it.
@@ -215,7 +235,10 @@ impl Outbox {
     }
 
     pub(super) fn tell(&mut self, session: SessionId, notice: Notice) {
-        self.0.push(Output::Tell { to: vec![session], notice });
+        self.0.push(Output::Tell {
+            to: vec![session],
+            notice,
+        });
     }
 
     pub(super) fn tell_all(&mut self, to: Vec<SessionId>, notice: Notice) {

@@ -58,12 +58,21 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(config: HubConfig, media: Box<dyn MediaPort>, metrics: Arc<Metrics>, mut sids: Sids) -> Self {
+    pub(super) fn new(
+        config: HubConfig,
+        media: Box<dyn MediaPort>,
+        metrics: Arc<Metrics>,
+        mut sids: Sids,
+    ) -> Self {
         let mut sif_trailer = sids.next_u64().to_be_bytes().to_vec();
         sif_trailer.extend_from_slice(&sids.next_u64().to_be_bytes());
         let server = response::Identity {
             region: config.region.clone(),
-            node_id: if config.node_id.is_empty() { sids.sid("ND").to_string() } else { config.node_id.clone() },
+            node_id: if config.node_id.is_empty() {
+                sids.sid("ND").to_string()
+            } else {
+                config.node_id.clone()
+            },
             sif_trailer,
         };
         Self {
@@ -157,7 +166,13 @@ impl Desk {
                 if reattached {
                     // Its socket never broke: a greeting would make it think otherwise.
                     out.0.retain(|o| {
-                        !matches!(o, Output::Tell { notice: Notice::WelcomeBack { .. }, .. })
+                        !matches!(
+                            o,
+                            Output::Tell {
+                                notice: Notice::WelcomeBack { .. },
+                                ..
+                            }
+                        )
                     });
                 }
                 self.carry_out(out, now);
@@ -185,22 +200,33 @@ impl Desk {
             }),
         ];
         for (seq, frame) in (1..).zip(frames) {
-            let _ = sender.try_send(WorkerFrame { seq, frame: Some(frame) });
+            let _ = sender.try_send(WorkerFrame {
+                seq,
+                frame: Some(frame),
+            });
         }
     }
 
     pub(super) fn check(&self, start: &Start) -> Result<(), PublicError> {
         let entry = start::entry(start)?;
         if self.config.rooms_on_demand && self.hall.room(entry.room.as_str()).is_none() {
-            return if entry.grant.join { Ok(()) } else { Err(PublicError::new(Code::NotPermitted, "roomJoin")) };
+            return if entry.grant.join {
+                Ok(())
+            } else {
+                Err(PublicError::new(Code::NotPermitted, "roomJoin"))
+            };
         }
         self.hall.check(&entry)
     }
 
     /// A frame of a client.
     pub(super) fn frame(&mut self, connection: Connection, frame: ClientFrame, now: Now) {
-        let Some(session) = self.connections.get(&connection).copied() else { return };
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(session) = self.connections.get(&connection).copied() else {
+            return;
+        };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         match frame.frame {
             Some(client_frame::Frame::Request(bytes)) => {
                 if frame.seq > 0 {
@@ -233,7 +259,10 @@ impl Desk {
 
     /// Begins the count of a connection's frames: see `ClientFrame.seq`.
     pub(super) fn count_from(&mut self, connection: Connection, start_seq: u64) {
-        if let Some(client) = self.connections.get(&connection).and_then(|s| self.clients.get_mut(s))
+        if let Some(client) = self
+            .connections
+            .get(&connection)
+            .and_then(|s| self.clients.get_mut(s))
             && start_seq <= 1
         {
             client.last_heard = start_seq;
@@ -259,11 +288,16 @@ impl Desk {
 
     fn pong(&mut self, session: SessionId, timestamp: i64, new_form: bool, now: Now) {
         let message = if new_form {
-            Response::PongResp(lk::Pong { last_ping_timestamp: timestamp, timestamp: now.unix_ms })
+            Response::PongResp(lk::Pong {
+                last_ping_timestamp: timestamp,
+                timestamp: now.unix_ms,
+            })
         } else {
             Response::Pong(now.unix_ms)
         };
-        let Some(client) = self.clients.get_mut(&session) else { return };
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
         self.metrics.signal("pong", Direction::Out, 1);
         if client.out.say_now(response::encode_message(message)).is_err() {
             self.cut(session, "slow", now);
@@ -276,12 +310,16 @@ impl Desk {
 
     fn drop_client(&mut self, session: SessionId, error: &PublicError, now: Now) {
         tracing::debug!(session = session.0, code = %error.code, detail = error.detail, "client dropped");
-        self.in_room_of(session, now, |hall, out| hall.drop_client(session, error, now, out));
+        self.in_room_of(session, now, |hall, out| {
+            hall.drop_client(session, error, now, out)
+        });
     }
 
     /// A client's connection is gone.
     pub(super) fn disconnected(&mut self, connection: Connection, now: Now) {
-        let Some(session) = self.connections.remove(&connection) else { return };
+        let Some(session) = self.connections.remove(&connection) else {
+            return;
+        };
         if let Some(client) = self.clients.get_mut(&session) {
             client.connection = None;
             client.out.disconnect();
@@ -309,7 +347,9 @@ impl Desk {
             | Event::TrackEnded { session, .. }
             | Event::SubscriptionBound { session, .. }
             | Event::Data { session, .. } => *session,
-            Event::Connected { session, since_open, .. } => {
+            Event::Connected {
+                session, since_open, ..
+            } => {
                 self.metrics.connected(*since_open);
                 *session
             }
@@ -337,15 +377,20 @@ impl Desk {
         let names: Vec<RoomName> = self.hall.rooms().map(|r| r.spec().name.clone()).collect();
         for name in names {
             let mut out = Outbox::default();
-            if self.guarded(&name, |hall| hall.tick(&name, now, &mut out)).is_some() {
+            if self
+                .guarded(&name, |hall| hall.tick(&name, now, &mut out))
+                .is_some()
+            {
                 self.carry_out(out, now);
             }
-            let over = self.hall.room(name.as_str()).is_some_and(|r| {
-                r.standing().ended_at_ms != 0 && r.standing().participants == 0
-            });
+            let over = self
+                .hall
+                .room(name.as_str())
+                .is_some_and(|r| r.standing().ended_at_ms != 0 && r.standing().participants == 0);
             if over && self.config.rooms_on_demand {
                 let mut out = Outbox::default();
-                self.hall.remove(&name, crate::room::EndReason::Closed, now, &mut out);
+                self.hall
+                    .remove(&name, crate::room::EndReason::Closed, now, &mut out);
                 self.carry_out(out, now);
             }
         }
@@ -358,8 +403,13 @@ impl Desk {
             self.cpu_permille = self.load.permille(now.since_start);
             self.metrics.standing(
                 self.hall.draining(),
-                self.hall.rooms().map(|r| (r.spec().name.as_str(), r.participants().count())),
-                self.hall.rooms().flat_map(|r| r.participants()).flat_map(|p| p.live_tracks()),
+                self.hall
+                    .rooms()
+                    .map(|r| (r.spec().name.as_str(), r.participants().count())),
+                self.hall
+                    .rooms()
+                    .flat_map(|r| r.participants())
+                    .flat_map(|p| p.live_tracks()),
             );
         }
     }
@@ -372,8 +422,9 @@ impl Desk {
                 self.metrics.panicked();
                 tracing::error!(room = room.as_str(), "room closed: its logic failed");
                 let (reason, action) = crate::room::EndReason::Failed.leave();
-                let leave =
-                    Bytes::from(response::encode_message(Response::Leave(response::leave(Goodbye { reason, action }))));
+                let leave = Bytes::from(response::encode_message(Response::Leave(response::leave(
+                    Goodbye { reason, action },
+                ))));
                 for session in self.hall.abandon(room) {
                     self.media.send(Command::Close { session });
                     if let Some(client) = self.clients.get_mut(&session) {
@@ -388,7 +439,9 @@ impl Desk {
 
     /// Runs something in the room of a session, then does what follows.
     fn in_room_of(&mut self, session: SessionId, now: Now, f: impl FnOnce(&mut Hall, &mut Outbox)) {
-        let Some(room) = self.hall.room_of(session).cloned() else { return };
+        let Some(room) = self.hall.room_of(session).cloned() else {
+            return;
+        };
         let mut out = Outbox::default();
         if self.guarded(&room, |hall| f(hall, &mut out)).is_some() {
             self.carry_out(out, now);
@@ -396,7 +449,12 @@ impl Desk {
     }
 
     /// Runs something of a controller or a moderator, then does what follows.
-    pub(super) fn administer<T>(&mut self, room: &RoomName, now: Now, f: impl FnOnce(&mut Hall, &mut Outbox) -> T) -> Option<T> {
+    pub(super) fn administer<T>(
+        &mut self,
+        room: &RoomName,
+        now: Now,
+        f: impl FnOnce(&mut Hall, &mut Outbox) -> T,
+    ) -> Option<T> {
         let mut out = Outbox::default();
         let value = self.guarded(room, |hall| f(hall, &mut out))?;
         self.carry_out(out, now);
@@ -414,13 +472,19 @@ impl Desk {
                     let bytes = Bytes::from(bytes);
                     self.metrics.signal(name, Direction::Out, to.len() as u64);
                     for session in to {
-                        let Some(client) = self.clients.get_mut(&session) else { continue };
+                        let Some(client) = self.clients.get_mut(&session) else {
+                            continue;
+                        };
                         if client.out.say(bytes.clone(), once_only).is_err() {
                             slow.push(session);
                         }
                     }
                 }
-                Output::End { session, code, detail } => {
+                Output::End {
+                    session,
+                    code,
+                    detail,
+                } => {
                     self.end(session, code.map_or("", Code::as_str), &detail);
                 }
                 Output::Cut { session } => self.cut(session, "asked", now),
@@ -433,7 +497,9 @@ impl Desk {
     }
 
     fn end(&mut self, session: SessionId, code: &'static str, detail: &str) {
-        let Some(client) = self.clients.remove(&session) else { return };
+        let Some(client) = self.clients.remove(&session) else {
+            return;
+        };
         if let Some(connection) = client.connection {
             self.connections.remove(&connection);
         }

@@ -100,17 +100,54 @@ pub struct Listed {
 type Reply<T> = oneshot::Sender<Result<T, PublicError>>;
 
 enum Message {
-    Enter { start: Box<Start>, seq: u64, reply: Reply<Session> },
-    Check { start: Box<Start>, reply: Reply<()> },
-    Frame { connection: Connection, frame: ClientFrame },
-    Disconnected { connection: Connection },
-    Assign { spec: Box<RoomSpec>, reply: Reply<RoomSid> },
-    Release { name: RoomName, epoch: u64, reason: EndReason, reply: Reply<()> },
-    SetDraining { draining: bool, reply: Reply<()> },
-    List { room: Option<RoomName>, reply: Reply<Vec<Listed>> },
-    Expel { room: RoomName, identity: Identity, revoke: bool, reply: Reply<bool> },
-    Moderate { room: RoomName, what: Moderation, reply: Reply<Option<lk::ParticipantInfo>> },
-    Shutdown { reply: Reply<()> },
+    Enter {
+        start: Box<Start>,
+        seq: u64,
+        reply: Reply<Session>,
+    },
+    Check {
+        start: Box<Start>,
+        reply: Reply<()>,
+    },
+    Frame {
+        connection: Connection,
+        frame: Box<ClientFrame>,
+    },
+    Disconnected {
+        connection: Connection,
+    },
+    Assign {
+        spec: Box<RoomSpec>,
+        reply: Reply<RoomSid>,
+    },
+    Release {
+        name: RoomName,
+        epoch: u64,
+        reason: EndReason,
+        reply: Reply<()>,
+    },
+    SetDraining {
+        draining: bool,
+        reply: Reply<()>,
+    },
+    List {
+        room: Option<RoomName>,
+        reply: Reply<Vec<Listed>>,
+    },
+    Expel {
+        room: RoomName,
+        identity: Identity,
+        revoke: bool,
+        reply: Reply<bool>,
+    },
+    Moderate {
+        room: RoomName,
+        what: Moderation,
+        reply: Reply<Option<lk::ParticipantInfo>>,
+    },
+    Shutdown {
+        reply: Reply<()>,
+    },
 }
 
 /// Waiting client frames and calls. Beyond it senders wait: that is the back-pressure on sockets.
@@ -140,17 +177,32 @@ impl HubHandle {
 
     /// A client enters or comes back. `seq` is the Start frame's number.
     pub async fn enter(&self, start: Start, seq: u64) -> Result<Session, PublicError> {
-        self.ask(|reply| Message::Enter { start: Box::new(start), seq, reply }).await
+        self.ask(|reply| Message::Enter {
+            start: Box::new(start),
+            seq,
+            reply,
+        })
+        .await
     }
 
     /// Would it get in?
     pub async fn check(&self, start: Start) -> Result<(), PublicError> {
-        self.ask(|reply| Message::Check { start: Box::new(start), reply }).await
+        self.ask(|reply| Message::Check {
+            start: Box::new(start),
+            reply,
+        })
+        .await
     }
 
     /// A frame of a client.
     pub async fn frame(&self, connection: Connection, frame: ClientFrame) {
-        let _ = self.mailbox.send(Message::Frame { connection, frame }).await;
+        let _ = self
+            .mailbox
+            .send(Message::Frame {
+                connection,
+                frame: Box::new(frame),
+            })
+            .await;
     }
 
     /// A client's connection is gone.
@@ -160,12 +212,22 @@ impl HubHandle {
 
     /// Creates or updates a room.
     pub async fn assign(&self, spec: RoomSpec) -> Result<RoomSid, PublicError> {
-        self.ask(|reply| Message::Assign { spec: Box::new(spec), reply }).await
+        self.ask(|reply| Message::Assign {
+            spec: Box::new(spec),
+            reply,
+        })
+        .await
     }
 
     /// Ends a room.
     pub async fn release(&self, name: RoomName, epoch: u64, reason: EndReason) -> Result<(), PublicError> {
-        self.ask(|reply| Message::Release { name, epoch, reason, reply }).await
+        self.ask(|reply| Message::Release {
+            name,
+            epoch,
+            reason,
+            reply,
+        })
+        .await
     }
 
     /// Refuses new rooms, or takes them again.
@@ -180,7 +242,13 @@ impl HubHandle {
 
     /// Removes a participant.
     pub async fn expel(&self, room: RoomName, identity: Identity, revoke: bool) -> Result<bool, PublicError> {
-        self.ask(|reply| Message::Expel { room, identity, revoke, reply }).await
+        self.ask(|reply| Message::Expel {
+            room,
+            identity,
+            revoke,
+            reply,
+        })
+        .await
     }
 
     /// A moderator decides.
@@ -223,8 +291,20 @@ impl Hub {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let (snapshots, watching) = watch::channel(Arc::new(Snapshot::default()));
         let desk = Desk::new(config, Box::new(media), metrics, Sids::random());
-        let hub = Self { desk, mailbox, events, snapshots, began: Instant::now() };
-        (hub, HubHandle { mailbox: sender, snapshots: watching })
+        let hub = Self {
+            desk,
+            mailbox,
+            events,
+            snapshots,
+            began: Instant::now(),
+        };
+        (
+            hub,
+            HubHandle {
+                mailbox: sender,
+                snapshots: watching,
+            },
+        )
     }
 
     fn now(&self) -> Now {
@@ -294,17 +374,25 @@ impl Hub {
                 }
             }
             Message::Check { start, reply } => drop(reply.send(self.desk.check(&start))),
-            Message::Frame { connection, frame } => self.desk.frame(connection, frame, now),
+            Message::Frame { connection, frame } => self.desk.frame(connection, *frame, now),
             Message::Disconnected { connection } => self.desk.disconnected(connection, now),
             Message::Assign { spec, reply } => {
                 let name = spec.name.clone();
-                let sid = self.desk.administer(&name, now, |hall, out| hall.assign(*spec, now, out));
+                let sid = self
+                    .desk
+                    .administer(&name, now, |hall, out| hall.assign(*spec, now, out));
                 let _ = reply.send(sid.unwrap_or_else(|| Err(failed())));
                 self.publish();
             }
-            Message::Release { name, epoch, reason, reply } => {
-                let done =
-                    self.desk.administer(&name, now, |hall, out| hall.release(&name, epoch, reason, now, out));
+            Message::Release {
+                name,
+                epoch,
+                reason,
+                reply,
+            } => {
+                let done = self.desk.administer(&name, now, |hall, out| {
+                    hall.release(&name, epoch, reason, now, out)
+                });
                 let _ = reply.send(done.unwrap_or(Ok(())));
                 self.publish();
             }
@@ -317,14 +405,21 @@ impl Hub {
                 let listed = self.list(room.as_ref());
                 let _ = reply.send(Ok(listed));
             }
-            Message::Expel { room, identity, revoke, reply } => {
-                let found = self
-                    .desk
-                    .administer(&room, now, |hall, out| hall.expel(&room, &identity, revoke, now, out));
+            Message::Expel {
+                room,
+                identity,
+                revoke,
+                reply,
+            } => {
+                let found = self.desk.administer(&room, now, |hall, out| {
+                    hall.expel(&room, &identity, revoke, now, out)
+                });
                 let _ = reply.send(found.unwrap_or_else(|| Err(failed())));
             }
             Message::Moderate { room, what, reply } => {
-                let done = self.desk.administer(&room, now, |hall, out| hall.moderate(&room, what, now, out));
+                let done = self
+                    .desk
+                    .administer(&room, now, |hall, out| hall.moderate(&room, what, now, out));
                 let _ = reply.send(done.unwrap_or_else(|| Err(failed())));
             }
             Message::Shutdown { reply } => {

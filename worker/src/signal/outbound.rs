@@ -61,7 +61,11 @@ impl Outbound {
         self.last_seq += 1;
         let seq = self.last_seq;
         self.kept_bytes += bytes.len();
-        self.kept.push_back(Kept { seq, once_only, bytes: bytes.clone() });
+        self.kept.push_back(Kept {
+            seq,
+            once_only,
+            bytes: bytes.clone(),
+        });
         while self.kept.len() > limits::REPLAY_FRAMES || self.kept_bytes > limits::REPLAY_BYTES {
             let Some(old) = self.kept.pop_front() else { break };
             self.kept_bytes -= old.bytes.len();
@@ -76,8 +80,15 @@ impl Outbound {
     }
 
     fn push(&mut self, seq: u64, frame: Frame) -> Result<(), Clogged> {
-        let Some(connection) = &self.connection else { return Ok(()) };
-        connection.try_send(WorkerFrame { seq, frame: Some(frame) }).map_err(|_| Clogged)
+        let Some(connection) = &self.connection else {
+            return Ok(());
+        };
+        connection
+            .try_send(WorkerFrame {
+                seq,
+                frame: Some(frame),
+            })
+            .map_err(|_| Clogged)
     }
 
     /// Says again what a client that resumes may have missed. `seen` = 0: the gateway does not know.
@@ -105,7 +116,10 @@ impl Outbound {
 
     /// The last frame, best effort.
     pub fn close(mut self, code: &str, detail: &str) {
-        let closed = Closed { code: code.to_owned(), detail: detail.to_owned() };
+        let closed = Closed {
+            code: code.to_owned(),
+            detail: detail.to_owned(),
+        };
         self.last_seq += 1;
         let _ = self.push(self.last_seq, Frame::Closed(closed));
     }
@@ -121,7 +135,10 @@ pub struct Allowance {
 impl Allowance {
     /// A full bucket.
     pub fn new(now: std::time::Duration) -> Self {
-        Self { tokens: limits::MESSAGE_BURST, at: now }
+        Self {
+            tokens: limits::MESSAGE_BURST,
+            at: now,
+        }
     }
 
     /// Takes one; false: too many.

@@ -33,12 +33,17 @@ pub enum Incoming {
 /// Decodes one message. The name is its metric label.
 pub fn decode(bytes: &[u8]) -> Result<(&'static str, Incoming), PublicError> {
     if bytes.len() > limits::MESSAGE_BYTES {
-        return Err(PublicError::new(Code::MessageTooLarge, format!("{} bytes", bytes.len())));
+        return Err(PublicError::new(
+            Code::MessageTooLarge,
+            format!("{} bytes", bytes.len()),
+        ));
     }
     let request = lk::SignalRequest::decode(bytes)
         .map_err(|_| PublicError::new(Code::RequestMalformed, "not a SignalRequest"))?;
     // An empty message, or one of a kind newer than this server.
-    let Some(message) = request.message else { return Ok(("unknown", Incoming::Ignore)) };
+    let Some(message) = request.message else {
+        return Ok(("unknown", Incoming::Ignore));
+    };
     incoming(message)
 }
 
@@ -46,45 +51,102 @@ fn incoming(message: Message) -> Result<(&'static str, Incoming), PublicError> {
     let act = |action| Ok(Incoming::Act(action));
     #[allow(deprecated)]
     let (name, incoming) = match message {
-        Message::Offer(d) => {
-            ("offer", description(d).and_then(|(id, sdp)| act(Action::Offer { leg: Leg::Publisher, id, sdp })))
-        }
-        Message::Answer(d) => ("answer", description(d).and_then(|(id, sdp)| act(Action::Answer { id, sdp }))),
+        Message::Offer(d) => (
+            "offer",
+            description(d).and_then(|(id, sdp)| {
+                act(Action::Offer {
+                    leg: Leg::Publisher,
+                    id,
+                    sdp,
+                })
+            }),
+        ),
+        Message::Answer(d) => (
+            "answer",
+            description(d).and_then(|(id, sdp)| act(Action::Answer { id, sdp })),
+        ),
         // Our candidates are in the descriptions, and with ICE-lite theirs are found by their checks.
         Message::Trickle(_) => ("trickle", Ok(Incoming::Ignore)),
         Message::AddTrack(r) => ("add_track", act(Action::AddTrack(Box::new(r)))),
-        Message::Mute(m) => ("mute", act(Action::Mute { sid: m.sid.into(), muted: m.muted })),
+        Message::Mute(m) => (
+            "mute",
+            act(Action::Mute {
+                sid: m.sid.into(),
+                muted: m.muted,
+            }),
+        ),
         Message::Subscription(s) => {
             let on = s.subscribe;
-            ("subscription", sids(&s).and_then(|sids| act(Action::Subscribe { sids, on })))
+            (
+                "subscription",
+                sids(&s).and_then(|sids| act(Action::Subscribe { sids, on })),
+            )
         }
         Message::TrackSetting(s) => {
-            let checked = if s.track_sids.len() > MAX_SIDS { Err(too_many()) } else { act(Action::TrackSettings(s)) };
+            let checked = if s.track_sids.len() > MAX_SIDS {
+                Err(too_many())
+            } else {
+                act(Action::TrackSettings(s))
+            };
             ("track_setting", checked)
         }
         Message::Leave(_) => ("leave", act(Action::Leave)),
         Message::UpdateLayers(_) => ("update_layers", Ok(Incoming::Ignore)),
         Message::SubscriptionPermission(p) => {
-            let size = p.track_permissions.len() + p.track_permissions.iter().map(|t| t.track_sids.len()).sum::<usize>();
-            let checked = if size > MAX_SIDS { Err(too_many()) } else { act(Action::Audience(p)) };
+            let size = p.track_permissions.len()
+                + p.track_permissions
+                    .iter()
+                    .map(|t| t.track_sids.len())
+                    .sum::<usize>();
+            let checked = if size > MAX_SIDS {
+                Err(too_many())
+            } else {
+                act(Action::Audience(p))
+            };
             ("subscription_permission", checked)
         }
         Message::SyncState(s) => ("sync_state", act(Action::Sync(Box::new(s)))),
-        Message::Simulate(s) => ("simulate", Ok(scenario(&s).map_or(Incoming::Ignore, |s| Incoming::Act(Action::Simulate(s))))),
-        Message::Ping(timestamp) => ("ping", Ok(Incoming::Ping { timestamp, new_form: false })),
-        Message::PingReq(p) => ("ping_req", Ok(Incoming::Ping { timestamp: p.timestamp, new_form: true })),
+        Message::Simulate(s) => (
+            "simulate",
+            Ok(scenario(&s).map_or(Incoming::Ignore, |s| Incoming::Act(Action::Simulate(s)))),
+        ),
+        Message::Ping(timestamp) => (
+            "ping",
+            Ok(Incoming::Ping {
+                timestamp,
+                new_form: false,
+            }),
+        ),
+        Message::PingReq(p) => (
+            "ping_req",
+            Ok(Incoming::Ping {
+                timestamp: p.timestamp,
+                new_form: true,
+            }),
+        ),
         Message::UpdateMetadata(u) => ("update_metadata", act(Action::Describe(u))),
         Message::UpdateAudioTrack(u) => ("update_audio_track", act(Action::AudioTrack(u))),
         Message::UpdateVideoTrack(u) => ("update_video_track", act(Action::VideoTrack(u))),
-        Message::PublishDataTrackRequest(r) => {
-            ("publish_data_track", Ok(unsupported(0, "data tracks", Some(Request::PublishDataTrack(r)))))
-        }
-        Message::UnpublishDataTrackRequest(r) => {
-            ("unpublish_data_track", Ok(unsupported(0, "data tracks", Some(Request::UnpublishDataTrack(r)))))
-        }
+        Message::PublishDataTrackRequest(r) => (
+            "publish_data_track",
+            Ok(unsupported(0, "data tracks", Some(Request::PublishDataTrack(r)))),
+        ),
+        Message::UnpublishDataTrackRequest(r) => (
+            "unpublish_data_track",
+            Ok(unsupported(
+                0,
+                "data tracks",
+                Some(Request::UnpublishDataTrack(r)),
+            )),
+        ),
         Message::UpdateDataSubscription(_) => ("update_data_subscription", Ok(Incoming::Ignore)),
-        Message::StoreDataBlobRequest(r) => ("store_data_blob", Ok(unsupported(r.request_id, "data blobs", None))),
-        Message::GetDataBlobRequest(r) => ("get_data_blob", Ok(unsupported(r.request_id, "data blobs", None))),
+        Message::StoreDataBlobRequest(r) => (
+            "store_data_blob",
+            Ok(unsupported(r.request_id, "data blobs", None)),
+        ),
+        Message::GetDataBlobRequest(r) => {
+            ("get_data_blob", Ok(unsupported(r.request_id, "data blobs", None)))
+        }
     };
     Ok((name, incoming?))
 }
@@ -131,10 +193,12 @@ fn scenario(simulate: &lk::SimulateScenario) -> Option<Scenario> {
         Simulated::NodeFailure(true) | Simulated::Migration(true) => Some(Scenario::SignalLoss),
         Simulated::ServerLeave(true) => Some(Scenario::ServerLeave),
         Simulated::LeaveRequestFullReconnect(true) => Some(Scenario::FullReconnect),
-        Simulated::DisconnectSignalOnResume(true) => Some(Scenario::CutNextResume { before_greeting: false }),
-        Simulated::DisconnectSignalOnResumeNoMessages(true) => {
-            Some(Scenario::CutNextResume { before_greeting: true })
-        }
+        Simulated::DisconnectSignalOnResume(true) => Some(Scenario::CutNextResume {
+            before_greeting: false,
+        }),
+        Simulated::DisconnectSignalOnResumeNoMessages(true) => Some(Scenario::CutNextResume {
+            before_greeting: true,
+        }),
         _ => None,
     }
 }

@@ -52,7 +52,10 @@ pub fn encode(notice: Notice, server: &Identity) -> (&'static str, Vec<u8>) {
 
 /// A bare message on the wire.
 pub fn encode_message(message: Message) -> Vec<u8> {
-    lk::SignalResponse { message: Some(message) }.encode_to_vec()
+    lk::SignalResponse {
+        message: Some(message),
+    }
+    .encode_to_vec()
 }
 
 fn message(notice: Notice, server: &Identity) -> Message {
@@ -63,48 +66,56 @@ fn message(notice: Notice, server: &Identity) -> Message {
             last_message_seq,
             ..Default::default()
         }),
-        Notice::Answer { id, sdp, mid_to_track } => {
-            Message::Answer(description("answer", id, sdp, mid_to_track))
-        }
-        Notice::Offer { id, sdp, mid_to_track } => {
-            Message::Offer(description("offer", id, sdp, mid_to_track))
-        }
+        Notice::Answer {
+            id,
+            sdp,
+            mid_to_track,
+        } => Message::Answer(description("answer", id, sdp, mid_to_track)),
+        Notice::Offer {
+            id,
+            sdp,
+            mid_to_track,
+        } => Message::Offer(description("offer", id, sdp, mid_to_track)),
         Notice::Participants(participants) => Message::Update(lk::ParticipantUpdate { participants }),
-        Notice::TrackPublished { cid, track } => {
-            Message::TrackPublished(lk::TrackPublishedResponse { cid, track: Some(*track) })
-        }
-        Notice::TrackUnpublished { sid } => {
-            Message::TrackUnpublished(lk::TrackUnpublishedResponse { track_sid: sid.to_string() })
-        }
-        Notice::Muted { sid, muted } => Message::Mute(lk::MuteTrackRequest { sid: sid.to_string(), muted }),
+        Notice::TrackPublished { cid, track } => Message::TrackPublished(lk::TrackPublishedResponse {
+            cid,
+            track: Some(*track),
+        }),
+        Notice::TrackUnpublished { sid } => Message::TrackUnpublished(lk::TrackUnpublishedResponse {
+            track_sid: sid.to_string(),
+        }),
+        Notice::Muted { sid, muted } => Message::Mute(lk::MuteTrackRequest {
+            sid: sid.to_string(),
+            muted,
+        }),
         Notice::Speakers(speakers) => Message::SpeakersChanged(lk::SpeakersChanged { speakers }),
         Notice::Room(room) => Message::RoomUpdate(lk::RoomUpdate { room: Some(room) }),
         Notice::Quality(updates) => Message::ConnectionQuality(lk::ConnectionQualityUpdate { updates }),
-        Notice::Allowed { publisher, sid, allowed } => {
-            Message::SubscriptionPermissionUpdate(lk::SubscriptionPermissionUpdate {
-                participant_sid: publisher.to_string(),
-                track_sid: sid.to_string(),
-                allowed,
-            })
-        }
+        Notice::Allowed {
+            publisher,
+            sid,
+            allowed,
+        } => Message::SubscriptionPermissionUpdate(lk::SubscriptionPermissionUpdate {
+            participant_sid: publisher.to_string(),
+            track_sid: sid.to_string(),
+            allowed,
+        }),
         Notice::SubscriptionFailed { sid } => Message::SubscriptionResponse(lk::SubscriptionResponse {
             track_sid: sid.to_string(),
             err: lk::SubscriptionError::SeTrackNotfound as i32,
         }),
-        Notice::TrackSubscribed { sid } => {
-            Message::TrackSubscribed(lk::TrackSubscribed { track_sid: sid.to_string() })
-        }
+        Notice::TrackSubscribed { sid } => Message::TrackSubscribed(lk::TrackSubscribed {
+            track_sid: sid.to_string(),
+        }),
         Notice::NeedSections { audios, videos } => {
             Message::MediaSectionsRequirement(lk::MediaSectionsRequirement {
                 num_audios: audios,
                 num_videos: videos,
             })
         }
-        Notice::WantedLayers { sid, codecs, highest } => Message::SubscribedQualityUpdate(wanted(
-            sid.to_string(),
-            codecs,
-            highest,
-        )),
+        Notice::WantedLayers { sid, codecs, highest } => {
+            Message::SubscribedQualityUpdate(wanted(sid.to_string(), codecs, highest))
+        }
         Notice::Request(failure) => Message::RequestResponse(lk::RequestResponse {
             request_id: failure.request_id,
             reason: failure.reason as i32,
@@ -141,7 +152,10 @@ fn join(welcome: Welcome, server: &Identity) -> lk::JoinResponse {
         enabled_publish_codecs: welcome
             .codecs
             .into_iter()
-            .map(|mime| lk::Codec { mime, fmtp_line: String::new() })
+            .map(|mime| lk::Codec {
+                mime,
+                fmtp_line: String::new(),
+            })
             .collect(),
         ..Default::default()
     }
@@ -178,7 +192,10 @@ fn wanted(track_sid: String, codecs: Vec<String>, highest: Option<Quality>) -> l
         subscribed_qualities: qualities(),
         subscribed_codecs: codecs
             .into_iter()
-            .map(|codec| lk::SubscribedCodec { codec, qualities: qualities() })
+            .map(|codec| lk::SubscribedCodec {
+                codec,
+                qualities: qualities(),
+            })
             .collect(),
     }
 }

@@ -44,7 +44,12 @@ pub fn entry(start: &Start) -> Result<Entry, PublicError> {
         if !request.metadata.is_empty() {
             metadata = request.metadata;
         }
-        attributes.extend(request.participant_attributes.into_iter().filter(|(_, value)| !value.is_empty()));
+        attributes.extend(
+            request
+                .participant_attributes
+                .into_iter()
+                .filter(|(_, value)| !value.is_empty()),
+        );
     }
     let resumes = request.reconnect || start.last_seen_seq > 0;
     Ok(Entry {
@@ -52,14 +57,22 @@ pub fn entry(start: &Start) -> Result<Entry, PublicError> {
         epoch: start.epoch,
         identity: Identity::from(start.identity.as_str()),
         name: start.name.clone(),
-        role: start.role.parse::<Role>().unwrap_or(if grant.publish { Role::Participant } else { Role::Viewer }),
+        role: start.role.parse::<Role>().unwrap_or(if grant.publish {
+            Role::Participant
+        } else {
+            Role::Viewer
+        }),
         kind: kind(&start.kind, &grant),
         grant,
         metadata,
         attributes,
         client: request.client_info.unwrap_or_default(),
         auto_subscribe: settings.auto_subscribe,
-        topology: if start.dual_peer_connection { Topology::Dual } else { Topology::Single },
+        topology: if start.dual_peer_connection {
+            Topology::Dual
+        } else {
+            Topology::Single
+        },
         resume: resumes.then_some(request.participant_sid),
         token_issued_at_ms: start.token_issued_at_ms,
         tracks: request.add_track_requests,

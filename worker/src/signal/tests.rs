@@ -31,10 +31,20 @@ async fn worker() -> Worker {
     let (commands_in, commands) = mpsc::unbounded_channel::<Command>();
     let (events, events_out) = mpsc::unbounded_channel();
     let metrics = Arc::new(Metrics::new(None).unwrap());
-    let (hub, handle) = Hub::new(HubConfig::default(), commands_in, events_out, Arc::clone(&metrics));
+    let (hub, handle) = Hub::new(
+        HubConfig::default(),
+        commands_in,
+        events_out,
+        Arc::clone(&metrics),
+    );
     tokio::spawn(hub.run());
     handle.assign(RoomSpec::open(RoomName::from(ROOM))).await.unwrap();
-    Worker { hub: handle, commands, events, metrics }
+    Worker {
+        hub: handle,
+        commands,
+        events,
+        metrics,
+    }
 }
 
 fn start(identity: &str, request: &lk::JoinRequest) -> Start {
@@ -56,6 +66,7 @@ struct Client {
     last: u64,
 }
 
+#[allow(clippy::large_enum_variant)] // One at a time, in a test.
 enum Got {
     Response(Response),
     Closed(Closed),
@@ -73,7 +84,12 @@ impl Worker {
 
     async fn enter(&self, start: Start) -> Client {
         let session = self.hub.enter(start, 1).await.unwrap();
-        Client { hub: self.hub.clone(), session, seq: 1, last: 0 }
+        Client {
+            hub: self.hub.clone(),
+            session,
+            seq: 1,
+            last: 0,
+        }
     }
 
     /// The next command of a kind, skipping others.
@@ -101,14 +117,25 @@ impl Worker {
 
 impl Client {
     async fn next(&mut self) -> Got {
-        let frame = timeout(Duration::from_secs(2), self.session.frames.recv()).await.expect("nothing came");
-        let Some(WorkerFrame { seq, frame: Some(frame) }) = frame else { return Got::Cut };
+        let frame = timeout(Duration::from_secs(2), self.session.frames.recv())
+            .await
+            .expect("nothing came");
+        let Some(WorkerFrame {
+            seq,
+            frame: Some(frame),
+        }) = frame
+        else {
+            return Got::Cut;
+        };
         assert!(seq > self.last, "frame numbers rise");
         self.last = seq;
         match frame {
-            worker_frame::Frame::Response(bytes) => {
-                Got::Response(lk::SignalResponse::decode(bytes.as_slice()).unwrap().message.unwrap())
-            }
+            worker_frame::Frame::Response(bytes) => Got::Response(
+                lk::SignalResponse::decode(bytes.as_slice())
+                    .unwrap()
+                    .message
+                    .unwrap(),
+            ),
             worker_frame::Frame::Closed(closed) => Got::Closed(closed),
         }
     }
@@ -141,19 +168,30 @@ impl Client {
     }
 
     async fn send(&mut self, message: Request) {
-        self.raw(lk::SignalRequest { message: Some(message) }.encode_to_vec()).await;
+        self.raw(
+            lk::SignalRequest {
+                message: Some(message),
+            }
+            .encode_to_vec(),
+        )
+        .await;
     }
 
     async fn raw(&mut self, bytes: Vec<u8>) {
         self.seq += 1;
-        let frame = ClientFrame { seq: self.seq, frame: Some(client_frame::Frame::Request(bytes)) };
+        let frame = ClientFrame {
+            seq: self.seq,
+            frame: Some(client_frame::Frame::Request(bytes)),
+        };
         self.hub.frame(self.session.connection, frame).await;
     }
 
     async fn hang_up(&mut self, may_resume: bool) {
         self.seq += 1;
-        let frame =
-            ClientFrame { seq: self.seq, frame: Some(client_frame::Frame::Hangup(Hangup { may_resume })) };
+        let frame = ClientFrame {
+            seq: self.seq,
+            frame: Some(client_frame::Frame::Hangup(Hangup { may_resume })),
+        };
         self.hub.frame(self.session.connection, frame).await;
     }
 }
@@ -175,7 +213,10 @@ async fn a_join_is_answered_in_full() {
         id: 7,
         ..Default::default()
     };
-    let request = lk::JoinRequest { publisher_offer: Some(offer), ..Default::default() };
+    let request = lk::JoinRequest {
+        publisher_offer: Some(offer),
+        ..Default::default()
+    };
     let mut alice = worker.enter(start("alice", &request)).await;
     let join = alice
         .find(|m| match m {
@@ -183,7 +224,10 @@ async fn a_join_is_answered_in_full() {
             _ => None,
         })
         .await;
-    assert_eq!((join.ping_interval, join.ping_timeout, join.subscriber_primary), (5, 15, false));
+    assert_eq!(
+        (join.ping_interval, join.ping_timeout, join.subscriber_primary),
+        (5, 15, false)
+    );
     let server = join.server_info.unwrap();
     assert!(server.protocol >= 16 && !server.version.is_empty() && join.sif_trailer.len() == 16);
     assert!(join.enabled_publish_codecs.iter().any(|c| c.mime == "video/VP8"));
@@ -192,12 +236,23 @@ async fn a_join_is_answered_in_full() {
     // The offer goes to media, its answer comes back with the same number.
     let (session, id) = worker
         .command(|c| match c {
-            Command::Offer { session, id, leg: Leg::Publisher, .. } => Some((*session, *id)),
+            Command::Offer {
+                session,
+                id,
+                leg: Leg::Publisher,
+                ..
+            } => Some((*session, *id)),
             _ => None,
         })
         .await;
     let mid_to_track = [("0".to_owned(), "TR_x".to_owned())].into();
-    let answer = Event::Answer { session, leg: Leg::Publisher, id, sdp: "v=0 answer".into(), mid_to_track };
+    let answer = Event::Answer {
+        session,
+        leg: Leg::Publisher,
+        id,
+        sdp: "v=0 answer".into(),
+        mid_to_track,
+    };
     worker.events.send(answer).unwrap();
     let answer = alice
         .find(|m| match m {
@@ -207,7 +262,14 @@ async fn a_join_is_answered_in_full() {
         .await;
     assert_eq!((answer.id, answer.r#type.as_str()), (7, "answer"));
     assert_eq!(answer.mid_to_track_id["0"], "TR_x");
-    worker.events.send(Event::NeedSections { session, audios: 1, videos: 2 }).unwrap();
+    worker
+        .events
+        .send(Event::NeedSections {
+            session,
+            audios: 1,
+            videos: 2,
+        })
+        .unwrap();
     let need = alice
         .find(|m| match m {
             Response::MediaSectionsRequirement(r) => Some(r),
@@ -222,7 +284,12 @@ async fn both_pings_are_answered() {
     let mut worker = worker().await;
     let (mut alice, _) = worker.join("alice").await;
     alice.send(Request::Ping(5)).await;
-    alice.send(Request::PingReq(lk::Ping { timestamp: 77, rtt: 1 })).await;
+    alice
+        .send(Request::PingReq(lk::Ping {
+            timestamp: 77,
+            rtt: 1,
+        }))
+        .await;
     let old = alice
         .find(|m| match m {
             Response::Pong(at) => Some(at),
@@ -247,13 +314,22 @@ async fn nonsense_costs_its_sender_the_session_and_nobody_else() {
     let bad: [(Vec<u8>, Code); 3] = [
         (vec![0xff; 10], Code::RequestMalformed),
         (vec![0; limits::MESSAGE_BYTES + 1], Code::MessageTooLarge),
-        (lk::SignalRequest { message: Some(no_sdp) }.encode_to_vec(), Code::SdpInvalid),
+        (
+            lk::SignalRequest {
+                message: Some(no_sdp),
+            }
+            .encode_to_vec(),
+            Code::SdpInvalid,
+        ),
     ];
     for (bytes, code) in bad {
         let (mut alice, _) = worker.join("alice").await;
         alice.raw(bytes).await;
         let (leave, closed) = alice.closed().await;
-        assert_eq!(leave.unwrap().action, lk::leave_request::Action::Disconnect as i32);
+        assert_eq!(
+            leave.unwrap().action,
+            lk::leave_request::Action::Disconnect as i32
+        );
         assert_eq!(closed.code, code.as_str());
     }
     bob.send(Request::Ping(1)).await;
@@ -291,9 +367,16 @@ async fn a_resume_begins_with_reconnect_and_says_again_what_was_said_once() {
     let mut cut = worker.enter(start("bob", &lk::JoinRequest::default())).await;
     cut.hang_up(false).await;
     // Her track is bound and heard while she is away.
-    let request = lk::JoinRequest { reconnect: true, participant_sid: sid.clone(), ..Default::default() };
+    let request = lk::JoinRequest {
+        reconnect: true,
+        participant_sid: sid.clone(),
+        ..Default::default()
+    };
     let mut again = worker.enter(start("alice", &request)).await;
-    assert!(matches!(again.next().await, Got::Response(Response::Reconnect(_))));
+    assert!(matches!(
+        again.next().await,
+        Got::Response(Response::Reconnect(_))
+    ));
     again.send(microphone("mic")).await;
     let published = again
         .find(|m| match m {
@@ -303,7 +386,10 @@ async fn a_resume_begins_with_reconnect_and_says_again_what_was_said_once() {
         .await;
     again.hang_up(true).await;
     let mut third = worker.enter(start("alice", &request)).await;
-    assert!(matches!(third.next().await, Got::Response(Response::Reconnect(_))));
+    assert!(matches!(
+        third.next().await,
+        Got::Response(Response::Reconnect(_))
+    ));
     let repeated = third
         .find(|m| match m {
             Response::TrackPublished(t) => t.track,
@@ -314,7 +400,12 @@ async fn a_resume_begins_with_reconnect_and_says_again_what_was_said_once() {
     // One that says what it has seen is not told twice.
     let seen = third.last;
     third.hang_up(true).await;
-    let mut fourth = worker.enter(Start { last_seen_seq: seen, ..start("alice", &request) }).await;
+    let mut fourth = worker
+        .enter(Start {
+            last_seen_seq: seen,
+            ..start("alice", &request)
+        })
+        .await;
     fourth.last = seen;
     fourth.send(Request::Ping(1)).await;
     loop {
@@ -336,10 +427,27 @@ async fn a_reattached_client_is_not_greeted_and_misses_nothing() {
     // The gateway's stream breaks; the answer above was on its way.
     worker.hub.disconnected(alice.session.connection).await;
     let (_bob, _) = worker.join("bob").await;
-    let request = lk::JoinRequest { participant_sid: sid, ..Default::default() };
-    let session =
-        worker.hub.enter(Start { last_seen_seq: seen, ..start("alice", &request) }, alice.seq + 1).await.unwrap();
-    let mut again = Client { hub: worker.hub.clone(), session, seq: alice.seq - 1, last: seen };
+    let request = lk::JoinRequest {
+        participant_sid: sid,
+        ..Default::default()
+    };
+    let session = worker
+        .hub
+        .enter(
+            Start {
+                last_seen_seq: seen,
+                ..start("alice", &request)
+            },
+            alice.seq + 1,
+        )
+        .await
+        .unwrap();
+    let mut again = Client {
+        hub: worker.hub.clone(),
+        session,
+        seq: alice.seq - 1,
+        last: seen,
+    };
     let (mut published, mut bob) = (false, false);
     while !(published && bob) {
         match again.next().await {
@@ -351,14 +459,25 @@ async fn a_reattached_client_is_not_greeted_and_misses_nothing() {
     }
     // A frame the worker has already acted on is not acted on again.
     again.send(Request::Leave(lk::LeaveRequest::default())).await;
-    again.raw(lk::SignalRequest { message: Some(Request::Ping(1)) }.encode_to_vec()).await;
+    again
+        .raw(
+            lk::SignalRequest {
+                message: Some(Request::Ping(1)),
+            }
+            .encode_to_vec(),
+        )
+        .await;
     again.find(|m| matches!(m, Response::Pong(_)).then_some(())).await;
 }
 
 #[tokio::test]
 async fn a_resume_of_nothing_is_told_to_start_anew() {
     let worker = worker().await;
-    let request = lk::JoinRequest { reconnect: true, participant_sid: "PA_x".into(), ..Default::default() };
+    let request = lk::JoinRequest {
+        reconnect: true,
+        participant_sid: "PA_x".into(),
+        ..Default::default()
+    };
     let mut alice = worker.enter(start("alice", &request)).await;
     let (leave, closed) = alice.closed().await;
     let leave = leave.unwrap();
@@ -383,18 +502,34 @@ async fn a_client_that_does_not_read_is_cut_and_may_come_back() {
     let sid = join.participant.unwrap().sid;
     let (mut bob, _) = worker.join("bob").await;
     for round in 0..(limits::OUTBOUND_FRAMES + 50) {
-        let update = lk::UpdateParticipantMetadata { metadata: format!("{round}"), ..Default::default() };
+        let update = lk::UpdateParticipantMetadata {
+            metadata: format!("{round}"),
+            ..Default::default()
+        };
         bob.send(Request::UpdateMetadata(update)).await;
-        bob.find(|m| matches!(m, Response::RequestResponse(_)).then_some(())).await;
+        bob.find(|m| matches!(m, Response::RequestResponse(_)).then_some(()))
+            .await;
         if round % 150 == 149 {
             tokio::time::sleep(Duration::from_millis(800)).await;
         }
     }
-    assert!(worker.metrics.render().contains("plenum_worker_signal_connections_cut_total{reason=\"slow\"} 1"));
+    assert!(
+        worker
+            .metrics
+            .render()
+            .contains("plenum_worker_signal_connections_cut_total{reason=\"slow\"} 1")
+    );
     drop(alice);
-    let request = lk::JoinRequest { reconnect: true, participant_sid: sid, ..Default::default() };
+    let request = lk::JoinRequest {
+        reconnect: true,
+        participant_sid: sid,
+        ..Default::default()
+    };
     let mut again = worker.enter(start("alice", &request)).await;
-    assert!(matches!(again.next().await, Got::Response(Response::Reconnect(_))));
+    assert!(matches!(
+        again.next().await,
+        Got::Response(Response::Reconnect(_))
+    ));
 }
 
 #[tokio::test]
@@ -426,12 +561,22 @@ async fn a_published_track_reaches_the_other_before_its_sections() {
         })
         .await;
     assert_eq!(wanted, (subscriber, TrackSid::clone(&sid)));
-    worker.events.send(Event::NeedSections { session: subscriber, audios: 1, videos: 0 }).unwrap();
+    worker
+        .events
+        .send(Event::NeedSections {
+            session: subscriber,
+            audios: 1,
+            videos: 0,
+        })
+        .unwrap();
     let mut known = false;
     loop {
         match bob.next().await {
             Got::Response(Response::Update(u)) => {
-                known |= u.participants.iter().any(|p| p.tracks.iter().any(|t| *t.sid == *sid));
+                known |= u
+                    .participants
+                    .iter()
+                    .any(|p| p.tracks.iter().any(|t| *t.sid == *sid));
             }
             Got::Response(Response::MediaSectionsRequirement(_)) => break,
             _ => {}
@@ -445,7 +590,11 @@ async fn reports_count_people() {
     let mut worker = worker().await;
     let (_alice, _) = worker.join("alice").await;
     let mut snapshots = worker.hub.snapshots();
-    let seen = timeout(Duration::from_secs(2), snapshots.wait_for(|s| s.participants == 1)).await;
+    let seen = timeout(
+        Duration::from_secs(2),
+        snapshots.wait_for(|s| s.participants == 1),
+    )
+    .await;
     let snapshot = Arc::clone(&seen.unwrap().unwrap());
     assert_eq!(snapshot.rooms[0].name.as_str(), ROOM);
     assert!(snapshot.rooms[0].standing.active_since_ms > 0);
@@ -456,9 +605,18 @@ async fn a_refusal_has_a_catalogue_code() {
     let worker = worker().await;
     let mut elsewhere = start("alice", &lk::JoinRequest::default());
     elsewhere.room = "team/other".into();
-    assert_eq!(worker.hub.check(elsewhere.clone()).await.unwrap_err().code, Code::RoomNotFound);
-    assert_eq!(worker.hub.enter(elsewhere, 1).await.err().unwrap().code, Code::RoomNotFound);
+    assert_eq!(
+        worker.hub.check(elsewhere.clone()).await.unwrap_err().code,
+        Code::RoomNotFound
+    );
+    assert_eq!(
+        worker.hub.enter(elsewhere, 1).await.err().unwrap().code,
+        Code::RoomNotFound
+    );
     let mut nonsense = start("alice", &lk::JoinRequest::default());
     nonsense.video_grant_json = "{".into();
-    assert_eq!(worker.hub.check(nonsense).await.unwrap_err().code, Code::RequestMalformed);
+    assert_eq!(
+        worker.hub.check(nonsense).await.unwrap_err().code,
+        Code::RequestMalformed
+    );
 }

@@ -91,13 +91,19 @@ pub(super) fn audio(cid: &str) -> lk::AddTrackRequest {
 
 impl Stage {
     pub(super) fn new() -> Self {
-        Self::with(RoomSpec { max_participants: None, ..RoomSpec::open(RoomName::from(ROOM)) })
+        Self::with(RoomSpec {
+            max_participants: None,
+            ..RoomSpec::open(RoomName::from(ROOM))
+        })
     }
 
     pub(super) fn with(spec: RoomSpec) -> Self {
         let mut stage = Self {
             hall: Hall::new(Sids::seeded(7)),
-            now: Now { since_start: Duration::from_secs(100), unix_ms: 1_700_000_000_000 },
+            now: Now {
+                since_start: Duration::from_secs(100),
+                unix_ms: 1_700_000_000_000,
+            },
             out: Vec::new(),
         };
         stage.assign(spec);
@@ -119,8 +125,14 @@ impl Stage {
 
     /// Enters and has its media up.
     pub(super) fn join_as(&mut self, entry: Entry) -> SessionId {
-        let Entered::Anew(session) = self.try_enter(entry).unwrap() else { panic!("not anew") };
-        self.media(Event::Connected { session, leg: Leg::Publisher, since_open: Duration::from_millis(150) });
+        let Entered::Anew(session) = self.try_enter(entry).unwrap() else {
+            panic!("not anew")
+        };
+        self.media(Event::Connected {
+            session,
+            leg: Leg::Publisher,
+            since_open: Duration::from_millis(150),
+        });
         session
     }
 

@@ -19,7 +19,12 @@ fn resume(stage: &mut Stage, identity: &str) -> Entered {
         .and_then(|r| r.participant(identity))
         .map(|p| p.sid.to_string())
         .unwrap_or_else(|| "PA_gone".into());
-    stage.try_enter(super::Entry { resume: Some(sid), ..entry(identity) }).unwrap()
+    stage
+        .try_enter(super::Entry {
+            resume: Some(sid),
+            ..entry(identity)
+        })
+        .unwrap()
 }
 
 fn disconnected(stage: &Stage, watcher: SessionId, identity: &str) -> bool {
@@ -38,8 +43,16 @@ fn a_leave_ends_the_session_at_once() {
     assert_eq!(stage.ended(alice), Some(None));
     assert!(disconnected(&stage, bob, "alice"));
     let info = stage.last_info(bob, "alice").unwrap();
-    assert_eq!(info.disconnect_reason, lk::DisconnectReason::ClientInitiated as i32);
-    assert!(stage.commands().iter().any(|c| matches!(c, Command::Close { session } if *session == alice)));
+    assert_eq!(
+        info.disconnect_reason,
+        lk::DisconnectReason::ClientInitiated as i32
+    );
+    assert!(
+        stage
+            .commands()
+            .iter()
+            .any(|c| matches!(c, Command::Close { session } if *session == alice))
+    );
     // What it still says is not heard.
     stage.clear();
     stage.act(alice, Action::AddTrack(Box::new(audio("again"))));
@@ -67,7 +80,13 @@ fn a_resume_keeps_everything_and_catches_up() {
     let (alice, bob, carol) = (stage.join("alice"), stage.join("bob"), stage.join("carol"));
     let mine = stage.publish(alice, video("camera"));
     let theirs = stage.publish(bob, audio("mic"));
-    let before = stage.hall.room(ROOM).unwrap().participant("alice").unwrap().info();
+    let before = stage
+        .hall
+        .room(ROOM)
+        .unwrap()
+        .participant("alice")
+        .unwrap()
+        .info();
     stage.lose(alice);
     stage.pass(SECOND * 5);
     stage.act(carol, Action::Leave);
@@ -77,15 +96,42 @@ fn a_resume_keeps_everything_and_catches_up() {
     assert_eq!(resume(&mut stage, "alice"), Entered::Resumed(alice));
     let told = stage.told(alice);
     assert!(matches!(told[0], Notice::WelcomeBack { .. }), "{:?}", told[0]);
-    let Notice::Participants(infos) = &told[1] else { panic!("{:?}", told[1]) };
+    let Notice::Participants(infos) = &told[1] else {
+        panic!("{:?}", told[1])
+    };
     let state = |who: &str| infos.iter().find(|i| i.identity == who).map(|i| i.state);
-    assert_eq!(state("carol"), Some(lk::participant_info::State::Disconnected as i32));
+    assert_eq!(
+        state("carol"),
+        Some(lk::participant_info::State::Disconnected as i32)
+    );
     assert_eq!(state("dave"), Some(lk::participant_info::State::Active as i32));
-    let after = stage.hall.room(ROOM).unwrap().participant("alice").unwrap().info();
+    let after = stage
+        .hall
+        .room(ROOM)
+        .unwrap()
+        .participant("alice")
+        .unwrap()
+        .info();
     assert_eq!((before.sid, before.tracks), (after.sid, after.tracks));
-    assert_eq!(stage.hall.room(ROOM).unwrap().participant("alice").unwrap().info().tracks[0].sid, *mine);
+    assert_eq!(
+        stage
+            .hall
+            .room(ROOM)
+            .unwrap()
+            .participant("alice")
+            .unwrap()
+            .info()
+            .tracks[0]
+            .sid,
+        *mine
+    );
     // Decoders wait for pictures after a break.
-    assert!(stage.commands().iter().any(|c| matches!(c, Command::KeyFrame { sid } if *sid == theirs)));
+    assert!(
+        stage
+            .commands()
+            .iter()
+            .any(|c| matches!(c, Command::KeyFrame { sid } if *sid == theirs))
+    );
     // The others heard nothing of it.
     assert!(stage.told(bob).is_empty());
     stage.pass(SECOND * 60);
@@ -101,7 +147,10 @@ fn a_resume_of_what_is_gone_must_start_anew() {
     assert_eq!(resume(&mut stage, "alice"), Entered::Stale);
     // A sid of an earlier stay is as good as gone.
     stage.join("alice");
-    let stale = super::Entry { resume: Some("PA_earlier".into()), ..entry("alice") };
+    let stale = super::Entry {
+        resume: Some("PA_earlier".into()),
+        ..entry("alice")
+    };
     assert_eq!(stage.try_enter(stale).unwrap(), Entered::Stale);
 }
 
@@ -143,7 +192,10 @@ fn the_reply_to_a_resume_says_which_message_came_last() {
     stage.lose(alice);
     stage.clear();
     resume(&mut stage, "alice");
-    assert!(matches!(stage.told(alice)[0], Notice::WelcomeBack { last_message_seq: 41 }));
+    assert!(matches!(
+        stage.told(alice)[0],
+        Notice::WelcomeBack { last_message_seq: 41 }
+    ));
 }
 
 #[test]
@@ -151,9 +203,18 @@ fn lost_media_with_working_signalling_means_connect_anew() {
     let mut stage = Stage::new();
     let (alice, bob) = (stage.join("alice"), stage.join("bob"));
     stage.clear();
-    stage.media(Event::Disconnected { session: alice, leg: Leg::Publisher, reason: TransportEnd::ConsentLost });
+    stage.media(Event::Disconnected {
+        session: alice,
+        leg: Leg::Publisher,
+        reason: TransportEnd::ConsentLost,
+    });
     assert_eq!(stage.goodbye(alice).unwrap().action, LeaveAction::Reconnect);
-    assert!(stage.out.iter().any(|o| matches!(o, Output::Cut { session } if *session == alice)));
+    assert!(
+        stage
+            .out
+            .iter()
+            .any(|o| matches!(o, Output::Cut { session } if *session == alice))
+    );
     assert_eq!(resume(&mut stage, "alice"), Entered::Stale);
     assert!(!disconnected(&stage, bob, "alice"));
     // It comes back in time, as somebody new.
@@ -161,7 +222,11 @@ fn lost_media_with_working_signalling_means_connect_anew() {
     let again = stage.join("alice");
     assert_ne!(again, alice);
     // Or it does not.
-    stage.media(Event::Disconnected { session: again, leg: Leg::Publisher, reason: TransportEnd::ConsentLost });
+    stage.media(Event::Disconnected {
+        session: again,
+        leg: Leg::Publisher,
+        reason: TransportEnd::ConsentLost,
+    });
     stage.pass(SECOND * 6);
     assert!(disconnected(&stage, bob, "alice"));
 }
@@ -171,7 +236,11 @@ fn a_closed_tab_is_noticed_without_waiting() {
     let mut stage = Stage::new();
     let (alice, bob) = (stage.join("alice"), stage.join("bob"));
     stage.lose(alice);
-    stage.media(Event::Disconnected { session: alice, leg: Leg::Publisher, reason: TransportEnd::Closed });
+    stage.media(Event::Disconnected {
+        session: alice,
+        leg: Leg::Publisher,
+        reason: TransportEnd::Closed,
+    });
     assert!(disconnected(&stage, bob, "alice"));
 }
 
@@ -179,7 +248,12 @@ fn a_closed_tab_is_noticed_without_waiting() {
 fn a_description_that_cannot_be_used_drops_its_sender_only() {
     let mut stage = Stage::new();
     let (alice, bob) = (stage.join("alice"), stage.join("bob"));
-    let refused = |session, error| Event::Refused { session, leg: Leg::Publisher, id: 1, error };
+    let refused = |session, error| Event::Refused {
+        session,
+        leg: Leg::Publisher,
+        id: 1,
+        error,
+    };
     stage.media(refused(alice, SdpError::Unexpected));
     assert!(stage.ended(alice).is_none());
     stage.media(refused(alice, SdpError::Missing("ice-ufrag")));
@@ -202,7 +276,10 @@ fn an_empty_room_ends_its_session_and_starts_another() {
     assert!(standing(&stage).ended_at_ms > 0 && standing(&stage).active_since_ms == 0);
     let alice = stage.join("alice");
     stage.join("bob");
-    assert_eq!((standing(&stage).ended_at_ms, standing(&stage).peak_participants), (0, 2));
+    assert_eq!(
+        (standing(&stage).ended_at_ms, standing(&stage).peak_participants),
+        (0, 2)
+    );
     let since = standing(&stage).active_since_ms;
     assert_eq!(since, stage.now.unix_ms);
     stage.act(alice, Action::Leave);
@@ -220,7 +297,10 @@ fn an_empty_room_ends_its_session_and_starts_another() {
 
 #[test]
 fn the_maximum_duration_sends_everyone_away_and_closes_the_door() {
-    let spec = RoomSpec { max_duration: Some(SECOND * 30), ..RoomSpec::open(RoomName::from(ROOM)) };
+    let spec = RoomSpec {
+        max_duration: Some(SECOND * 30),
+        ..RoomSpec::open(RoomName::from(ROOM))
+    };
     let mut stage = Stage::with(spec.clone());
     // Counted from the first join, not from the assignment.
     stage.pass(SECOND * 60);
@@ -228,10 +308,19 @@ fn the_maximum_duration_sends_everyone_away_and_closes_the_door() {
     stage.pass(SECOND * 29);
     assert!(stage.ended(alice).is_none());
     stage.pass(SECOND * 2);
-    assert_eq!(stage.goodbye(alice).unwrap().reason, lk::DisconnectReason::RoomClosed);
-    assert_eq!(stage.try_enter(entry("bob")).unwrap_err().code, Code::MeetingEnded);
+    assert_eq!(
+        stage.goodbye(alice).unwrap().reason,
+        lk::DisconnectReason::RoomClosed
+    );
+    assert_eq!(
+        stage.try_enter(entry("bob")).unwrap_err().code,
+        Code::MeetingEnded
+    );
     // More time reopens it.
-    stage.assign(RoomSpec { max_duration: Some(SECOND * 300), ..spec });
+    stage.assign(RoomSpec {
+        max_duration: Some(SECOND * 300),
+        ..spec
+    });
     stage.join("bob");
 }
 
@@ -264,11 +353,22 @@ fn drills() {
     let drill = |stage: &mut Stage, scenario| stage.act(alice, Action::Simulate(scenario));
     drill(&mut stage, Scenario::Speaks);
     assert!(stage.told(alice).iter().any(|n| matches!(n, Notice::Speakers(_))));
-    let cut = |stage: &Stage| stage.out.iter().filter(|o| matches!(o, Output::Cut { .. })).count();
+    let cut = |stage: &Stage| {
+        stage
+            .out
+            .iter()
+            .filter(|o| matches!(o, Output::Cut { .. }))
+            .count()
+    };
     drill(&mut stage, Scenario::SignalLoss);
     assert_eq!(cut(&stage), 1);
     assert_eq!(resume(&mut stage, "alice"), Entered::Resumed(alice));
-    drill(&mut stage, Scenario::CutNextResume { before_greeting: true });
+    drill(
+        &mut stage,
+        Scenario::CutNextResume {
+            before_greeting: true,
+        },
+    );
     stage.clear();
     resume(&mut stage, "alice");
     assert_eq!(cut(&stage), 1);

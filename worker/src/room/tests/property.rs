@@ -26,7 +26,10 @@ impl Believed {
             match output {
                 Output::Media(command) => self.command(command),
                 Output::End { session, .. } => assert!(self.ended.insert(*session), "ended twice"),
-                Output::Tell { to, notice: Notice::Participants(infos) } => {
+                Output::Tell {
+                    to,
+                    notice: Notice::Participants(infos),
+                } => {
                     for (session, info) in to.iter().flat_map(|s| infos.iter().map(move |i| (s, i))) {
                         let last = self.versions.entry((*session, info.sid.clone())).or_default();
                         assert!(info.version >= *last, "version fell");
@@ -51,18 +54,31 @@ impl Believed {
                 self.expected.insert(Arc::clone(&track.sid), *session);
             }
             Command::RemoveTrack { session, sid } => {
-                assert_eq!(self.expected.remove(sid), Some(*session), "removed what was not there");
+                assert_eq!(
+                    self.expected.remove(sid),
+                    Some(*session),
+                    "removed what was not there"
+                );
                 self.subscribed.retain(|(_, s)| s != sid);
             }
             Command::Subscribe { session, sid, .. } => {
                 assert!(self.open.contains(session) && self.expected.contains_key(sid));
-                assert!(self.subscribed.insert((*session, Arc::clone(sid))), "subscribed twice");
+                assert!(
+                    self.subscribed.insert((*session, Arc::clone(sid))),
+                    "subscribed twice"
+                );
             }
             Command::Unsubscribe { session, sid } => {
-                assert!(self.subscribed.remove(&(*session, Arc::clone(sid))), "not subscribed");
+                assert!(
+                    self.subscribed.remove(&(*session, Arc::clone(sid))),
+                    "not subscribed"
+                );
             }
             Command::SetLayer { session, sid, .. } => {
-                assert!(self.subscribed.contains(&(*session, Arc::clone(sid))), "layer of nothing");
+                assert!(
+                    self.subscribed.contains(&(*session, Arc::clone(sid))),
+                    "layer of nothing"
+                );
             }
             Command::SendData { sessions, .. } => assert!(sessions.iter().all(|s| self.open.contains(s))),
             Command::Mute { sid, .. } => assert!(self.expected.contains_key(sid)),
@@ -78,7 +94,10 @@ fn check(stage: &Stage, believed: &Believed) {
     let mut tracks = BTreeMap::new();
     let mut wanted = BTreeSet::new();
     for participant in room.participants() {
-        assert_eq!(room.session_of(participant.identity.as_str()), Some(participant.session));
+        assert_eq!(
+            room.session_of(participant.identity.as_str()),
+            Some(participant.session)
+        );
         for track in participant.tracks.values() {
             tracks.insert(Arc::clone(&track.sid), participant.session);
             for subscriber in &track.subscribers {
@@ -87,7 +106,10 @@ fn check(stage: &Stage, believed: &Believed) {
         }
     }
     assert_eq!(tracks, believed.expected);
-    assert_eq!(wanted, believed.subscribed, "media and room disagree about subscriptions");
+    assert_eq!(
+        wanted, believed.subscribed,
+        "media and room disagree about subscriptions"
+    );
     assert_eq!(room.standing().participants as usize, sessions.len());
 }
 
@@ -98,20 +120,32 @@ fn step(stage: &mut Stage, dice: &mut Sids) {
     let sids: Vec<(SessionId, TrackSid)> = stage
         .hall
         .room(ROOM)
-        .map(|r| r.publishers.iter().map(|(sid, s)| (*s, Arc::clone(sid))).collect())
+        .map(|r| {
+            r.publishers
+                .iter()
+                .map(|(sid, s)| (*s, Arc::clone(sid)))
+                .collect()
+        })
         .unwrap_or_default();
     let any_track = sids.get((roll >> 16) as usize % sids.len().max(1)).cloned();
     let flag = roll & 128 != 0;
     match (roll % 18, session, any_track) {
         (0 | 1, _, _) => drop(stage.try_enter(entry(&who))),
         (2, Some(_), _) => {
-            let resumed = stage.try_enter(super::Entry { resume: Some(String::new()), ..entry(&who) });
+            let resumed = stage.try_enter(super::Entry {
+                resume: Some(String::new()),
+                ..entry(&who)
+            });
             assert!(!matches!(resumed, Ok(Entered::Anew(_))));
         }
         (3, Some(s), _) => stage.lose(s),
         (4, Some(s), _) if flag => stage.act(s, Action::Leave),
         (5 | 6, Some(s), _) => {
-            let request = if flag { video(&format!("c{}", roll % 3)) } else { audio("mic") };
+            let request = if flag {
+                video(&format!("c{}", roll % 3))
+            } else {
+                audio("mic")
+            };
             stage.act(s, Action::AddTrack(Box::new(request)));
         }
         (7 | 8, _, Some((s, sid))) => stage.media(Event::TrackLive {
@@ -122,7 +156,13 @@ fn step(stage: &mut Stage, dice: &mut Sids) {
             simulcast: true,
         }),
         (9, _, Some((s, sid))) => stage.media(Event::TrackEnded { session: s, sid }),
-        (10, Some(s), Some((_, sid))) => stage.act(s, Action::Subscribe { sids: vec![sid], on: flag }),
+        (10, Some(s), Some((_, sid))) => stage.act(
+            s,
+            Action::Subscribe {
+                sids: vec![sid],
+                on: flag,
+            },
+        ),
         (11, Some(s), Some((_, sid))) => stage.act(
             s,
             Action::TrackSettings(lk::UpdateTrackSettings {
@@ -151,7 +191,11 @@ fn step(stage: &mut Stage, dice: &mut Sids) {
         (14, Some(s), _) if flag => stage.media(Event::Disconnected {
             session: s,
             leg: Leg::Publisher,
-            reason: if roll & 256 == 0 { TransportEnd::Closed } else { TransportEnd::ConsentLost },
+            reason: if roll & 256 == 0 {
+                TransportEnd::Closed
+            } else {
+                TransportEnd::ConsentLost
+            },
         }),
         (15, Some(s), _) => stage.media(Event::Data {
             session: s,

@@ -22,14 +22,23 @@ fn scene() -> Scene {
     let mic = stage.publish(alice, audio("mic"));
     stage.pass(Duration::from_secs(1));
     stage.clear();
-    Scene { stage, alice, bob, mic }
+    Scene {
+        stage,
+        alice,
+        bob,
+        mic,
+    }
 }
 
 impl Scene {
     fn hear(&mut self, reports: usize, level_dbov: u8, active_ratio: f32) {
         for _ in 0..reports {
-            let level =
-                AudioLevel { session: self.alice, sid: Arc::clone(&self.mic), level_dbov, active_ratio };
+            let level = AudioLevel {
+                session: self.alice,
+                sid: Arc::clone(&self.mic),
+                level_dbov,
+                active_ratio,
+            };
             self.stage.hall.levels(vec![level]);
             self.stage.pass(Duration::from_millis(100));
         }
@@ -77,11 +86,23 @@ fn a_cough_is_not_speech() {
 fn the_muted_and_the_gone_do_not_speak() {
     let mut scene = scene();
     let (alice, mic) = (scene.alice, Arc::clone(&scene.mic));
-    scene.stage.act(alice, Action::Mute { sid: mic, muted: true });
+    scene.stage.act(
+        alice,
+        Action::Mute {
+            sid: mic,
+            muted: true,
+        },
+    );
     scene.hear(8, 5, 1.0);
     assert!(scene.told().is_empty());
     let mic = Arc::clone(&scene.mic);
-    scene.stage.act(alice, Action::Mute { sid: mic, muted: false });
+    scene.stage.act(
+        alice,
+        Action::Mute {
+            sid: mic,
+            muted: false,
+        },
+    );
     scene.hear(8, 5, 1.0);
     assert!(scene.told().last().unwrap().active);
     scene.stage.act(alice, Action::Leave);
@@ -94,7 +115,10 @@ fn louder_is_higher_and_told_in_steps() {
     quiet.hear(20, 30, 1.0);
     let mut loud = scene();
     loud.hear(20, 3, 1.0);
-    let (quiet, loud) = (quiet.told().last().unwrap().level, loud.told().last().unwrap().level);
+    let (quiet, loud) = (
+        quiet.told().last().unwrap().level,
+        loud.told().last().unwrap().level,
+    );
     assert!(quiet < loud, "{quiet} {loud}");
     assert_eq!((loud * 8.0).fract(), 0.0);
 }

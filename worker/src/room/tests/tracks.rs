@@ -12,7 +12,9 @@ use crate::session::api::{Command, Event, Quality, SessionId, TrackSid};
 
 fn subscribed(stage: &Stage, session: SessionId, sid: &TrackSid) -> Option<bool> {
     stage.commands().into_iter().rev().find_map(|c| match c {
-        Command::Subscribe { session: s, sid: t, .. } if *s == session && t == sid => Some(true),
+        Command::Subscribe {
+            session: s, sid: t, ..
+        } if *s == session && t == sid => Some(true),
         Command::Unsubscribe { session: s, sid: t } if *s == session && t == sid => Some(false),
         _ => None,
     })
@@ -25,17 +27,34 @@ fn a_track_is_announced_filled_in_and_shown_once_live() {
     stage.clear();
     stage.act(alice, Action::AddTrack(Box::new(video("cam-1"))));
     let told = stage.told(alice);
-    let [Notice::TrackPublished { cid, track }] = told.as_slice() else { panic!("{told:?}") };
+    let [Notice::TrackPublished { cid, track }] = told.as_slice() else {
+        panic!("{told:?}")
+    };
     assert_eq!(cid, "cam-1");
     assert!(track.sid.starts_with("TR_V"));
-    assert_eq!((track.stream.as_str(), track.mime_type.as_str()), ("camera", "video/VP8"));
+    assert_eq!(
+        (track.stream.as_str(), track.mime_type.as_str()),
+        ("camera", "video/VP8")
+    );
     assert_eq!(track.codecs[0].layers.len(), 3);
     assert!(stage.told(bob).is_empty(), "not live yet");
     let commands = stage.commands();
-    let [Command::ExpectTrack { track: expected, .. }] = commands.as_slice() else { panic!("{commands:?}") };
-    assert_eq!((expected.cid.as_str(), &*expected.sid), ("cam-1", track.sid.as_str()));
+    let [Command::ExpectTrack { track: expected, .. }] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert_eq!(
+        (expected.cid.as_str(), &*expected.sid),
+        ("cam-1", track.sid.as_str())
+    );
     let sid = TrackSid::from(track.sid.as_str());
-    let before = stage.hall.room(ROOM).unwrap().participant("alice").unwrap().info().version;
+    let before = stage
+        .hall
+        .room(ROOM)
+        .unwrap()
+        .participant("alice")
+        .unwrap()
+        .info()
+        .version;
     stage.media(Event::TrackLive {
         session: alice,
         sid: Arc::clone(&sid),
@@ -45,13 +64,29 @@ fn a_track_is_announced_filled_in_and_shown_once_live() {
     });
     let info = stage.last_info(bob, "alice").unwrap();
     assert!(info.version > before && info.is_publisher);
-    assert_eq!((info.tracks[0].mid.as_str(), info.tracks[0].codecs[0].mid.as_str()), ("4", "4"));
-    assert!(stage.told(alice).iter().all(|n| !matches!(n, Notice::Participants(_))), "not to itself");
+    assert_eq!(
+        (info.tracks[0].mid.as_str(), info.tracks[0].codecs[0].mid.as_str()),
+        ("4", "4")
+    );
+    assert!(
+        stage
+            .told(alice)
+            .iter()
+            .all(|n| !matches!(n, Notice::Participants(_))),
+        "not to itself"
+    );
     assert_eq!(subscribed(&stage, bob, &sid), Some(true));
     // Bob is told of the track before media asks him for sections: the commands come after.
-    stage.media(Event::SubscriptionBound { session: bob, sid: Arc::clone(&sid) });
+    stage.media(Event::SubscriptionBound {
+        session: bob,
+        sid: Arc::clone(&sid),
+    });
     stage.media(Event::SubscriptionBound { session: bob, sid });
-    let firsts = stage.told(alice).iter().filter(|n| matches!(n, Notice::TrackSubscribed { .. })).count();
+    let firsts = stage
+        .told(alice)
+        .iter()
+        .filter(|n| matches!(n, Notice::TrackSubscribed { .. }))
+        .count();
     assert_eq!(firsts, 1);
 }
 
@@ -63,11 +98,26 @@ fn a_late_joiner_is_subscribed_to_what_is_there() {
     stage.clear();
     let bob = stage.join("bob");
     assert_eq!(subscribed(&stage, bob, &sid), Some(true));
-    let by_hand = stage.join_as(super::Entry { auto_subscribe: false, ..entry("carol") });
+    let by_hand = stage.join_as(super::Entry {
+        auto_subscribe: false,
+        ..entry("carol")
+    });
     assert_eq!(subscribed(&stage, by_hand, &sid), None);
-    stage.act(by_hand, Action::Subscribe { sids: vec![Arc::clone(&sid)], on: true });
+    stage.act(
+        by_hand,
+        Action::Subscribe {
+            sids: vec![Arc::clone(&sid)],
+            on: true,
+        },
+    );
     assert_eq!(subscribed(&stage, by_hand, &sid), Some(true));
-    stage.act(by_hand, Action::Subscribe { sids: vec![Arc::clone(&sid)], on: false });
+    stage.act(
+        by_hand,
+        Action::Subscribe {
+            sids: vec![Arc::clone(&sid)],
+            on: false,
+        },
+    );
     assert_eq!(subscribed(&stage, by_hand, &sid), Some(false));
 }
 
@@ -75,9 +125,18 @@ fn a_late_joiner_is_subscribed_to_what_is_there() {
 fn tracks_brought_along_are_published_before_the_first_offer() {
     let mut stage = Stage::new();
     stage.clear();
-    let offer = lk::SessionDescription { r#type: "offer".into(), sdp: "v=0".into(), id: 0, ..Default::default() };
+    let offer = lk::SessionDescription {
+        r#type: "offer".into(),
+        sdp: "v=0".into(),
+        id: 0,
+        ..Default::default()
+    };
     stage
-        .try_enter(super::Entry { tracks: vec![audio("mic")], offer: Some(offer), ..entry("a") })
+        .try_enter(super::Entry {
+            tracks: vec![audio("mic")],
+            offer: Some(offer),
+            ..entry("a")
+        })
         .unwrap();
     let order: Vec<&str> = stage
         .commands()
@@ -130,9 +189,18 @@ fn a_backup_codec_joins_its_track() {
     };
     stage.act(alice, Action::AddTrack(Box::new(second)));
     let told = stage.told(alice);
-    let [Notice::TrackPublished { cid, track }] = told.as_slice() else { panic!("{told:?}") };
-    assert_eq!((cid.as_str(), track.sid.as_str(), track.codecs.len()), ("cam-vp8", &*sid, 2));
-    let expects = stage.commands().iter().filter(|c| matches!(c, Command::ExpectTrack { .. })).count();
+    let [Notice::TrackPublished { cid, track }] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert_eq!(
+        (cid.as_str(), track.sid.as_str(), track.codecs.len()),
+        ("cam-vp8", &*sid, 2)
+    );
+    let expects = stage
+        .commands()
+        .iter()
+        .filter(|c| matches!(c, Command::ExpectTrack { .. }))
+        .count();
     assert_eq!(expects, 1);
 }
 
@@ -147,7 +215,10 @@ fn limits_hold() {
     stage.act(alice, Action::AddTrack(Box::new(audio("one more"))));
     let told = stage.told(alice);
     assert!(matches!(told.as_slice(), [Notice::Request(f)] if f.reason == Reason::LimitExceeded));
-    let long = lk::AddTrackRequest { name: "x".repeat(513), ..audio("long") };
+    let long = lk::AddTrackRequest {
+        name: "x".repeat(513),
+        ..audio("long")
+    };
     let bob = stage.join("bob");
     stage.clear();
     stage.act(bob, Action::AddTrack(Box::new(long)));
@@ -156,11 +227,18 @@ fn limits_hold() {
 
 #[test]
 fn codecs_the_meeting_does_not_allow_are_refused() {
-    let spec = RoomSpec { codecs: vec!["opus".into(), "h264".into()], ..RoomSpec::open(RoomName::from(ROOM)) };
+    let spec = RoomSpec {
+        codecs: vec!["opus".into(), "h264".into()],
+        ..RoomSpec::open(RoomName::from(ROOM))
+    };
     let mut stage = Stage::with(spec);
     let alice = stage.join("alice");
-    let Some(Notice::Welcome(welcome)) = stage.told(alice).into_iter().next() else { panic!() };
-    assert!(welcome.codecs.iter().any(|c| c == "video/H264") && !welcome.codecs.iter().any(|c| c == "video/VP8"));
+    let Some(Notice::Welcome(welcome)) = stage.told(alice).into_iter().next() else {
+        panic!()
+    };
+    assert!(
+        welcome.codecs.iter().any(|c| c == "video/H264") && !welcome.codecs.iter().any(|c| c == "video/VP8")
+    );
     stage.clear();
     stage.act(alice, Action::AddTrack(Box::new(video("cam"))));
     assert!(matches!(stage.told(alice).as_slice(), [Notice::Request(f)] if f.message == "CodecNotAllowed"));
@@ -173,7 +251,13 @@ fn muting_reaches_media_and_the_others() {
     let sid = stage.publish(alice, audio("mic"));
     stage.clear();
     for muted in [true, true, false] {
-        stage.act(alice, Action::Mute { sid: Arc::clone(&sid), muted });
+        stage.act(
+            alice,
+            Action::Mute {
+                sid: Arc::clone(&sid),
+                muted,
+            },
+        );
     }
     let commands: Vec<bool> = stage
         .commands()
@@ -197,10 +281,19 @@ fn an_ended_track_is_gone_for_everyone() {
     let (alice, bob) = (stage.join("alice"), stage.join("bob"));
     let sid = stage.publish(alice, video("cam"));
     stage.clear();
-    stage.media(Event::TrackEnded { session: alice, sid: Arc::clone(&sid) });
+    stage.media(Event::TrackEnded {
+        session: alice,
+        sid: Arc::clone(&sid),
+    });
     assert!(stage.last_info(bob, "alice").unwrap().tracks.is_empty());
     stage.clear();
-    stage.act(bob, Action::Subscribe { sids: vec![Arc::clone(&sid)], on: true });
+    stage.act(
+        bob,
+        Action::Subscribe {
+            sids: vec![Arc::clone(&sid)],
+            on: true,
+        },
+    );
     assert!(matches!(stage.told(bob).as_slice(), [Notice::SubscriptionFailed { sid: s }] if *s == sid));
     // The same camera again is another track.
     assert_ne!(stage.publish(alice, video("cam")), sid);
@@ -225,7 +318,13 @@ fn settings_choose_the_layer() {
         (settings(480, 270, false), Some(Quality::Medium)),
         (settings(480, 270, true), None),
         (settings(1920, 1080, false), Some(Quality::High)),
-        (lk::UpdateTrackSettings { quality: lk::VideoQuality::Low as i32, ..settings(0, 0, false) }, Some(Quality::Low)),
+        (
+            lk::UpdateTrackSettings {
+                quality: lk::VideoQuality::Low as i32,
+                ..settings(0, 0, false)
+            },
+            Some(Quality::Low),
+        ),
     ] {
         stage.clear();
         stage.act(bob, Action::TrackSettings(settings.clone()));
@@ -247,7 +346,10 @@ fn settings_made_before_a_subscription_hold_for_it() {
     let mut stage = Stage::new();
     let alice = stage.join("alice");
     let sid = stage.publish(alice, video("cam"));
-    let bob = stage.join_as(super::Entry { auto_subscribe: false, ..entry("bob") });
+    let bob = stage.join_as(super::Entry {
+        auto_subscribe: false,
+        ..entry("bob")
+    });
     let settings = lk::UpdateTrackSettings {
         track_sids: vec![sid.to_string()],
         quality: lk::VideoQuality::Low as i32,
@@ -255,10 +357,25 @@ fn settings_made_before_a_subscription_hold_for_it() {
     };
     stage.act(bob, Action::TrackSettings(settings));
     stage.clear();
-    stage.act(bob, Action::Subscribe { sids: vec![Arc::clone(&sid)], on: true });
+    stage.act(
+        bob,
+        Action::Subscribe {
+            sids: vec![Arc::clone(&sid)],
+            on: true,
+        },
+    );
     let commands = stage.commands();
     assert!(
-        matches!(commands.as_slice(), [Command::Subscribe { .. }, Command::SetLayer { quality: Some(Quality::Low), .. }]),
+        matches!(
+            commands.as_slice(),
+            [
+                Command::Subscribe { .. },
+                Command::SetLayer {
+                    quality: Some(Quality::Low),
+                    ..
+                }
+            ]
+        ),
         "{commands:?}"
     );
 }
@@ -280,18 +397,37 @@ fn a_publisher_chooses_its_audience() {
     stage.act(alice, Action::Audience(only_bob));
     assert_eq!(subscribed(&stage, carol, &sid), Some(false));
     assert_eq!(subscribed(&stage, bob, &sid), None);
-    assert!(stage.told(carol).iter().any(|n| matches!(n, Notice::Allowed { allowed: false, .. })));
+    assert!(
+        stage
+            .told(carol)
+            .iter()
+            .any(|n| matches!(n, Notice::Allowed { allowed: false, .. }))
+    );
     // Asking does not help, nor does joining anew.
     stage.clear();
-    stage.act(carol, Action::Subscribe { sids: vec![Arc::clone(&sid)], on: true });
+    stage.act(
+        carol,
+        Action::Subscribe {
+            sids: vec![Arc::clone(&sid)],
+            on: true,
+        },
+    );
     let dave = stage.join("dave");
     assert_eq!(subscribed(&stage, carol, &sid), None);
     assert_eq!(subscribed(&stage, dave, &sid), None);
-    let everyone = lk::SubscriptionPermission { all_participants: true, ..Default::default() };
+    let everyone = lk::SubscriptionPermission {
+        all_participants: true,
+        ..Default::default()
+    };
     stage.act(alice, Action::Audience(everyone));
     for session in [carol, dave] {
         assert_eq!(subscribed(&stage, session, &sid), Some(true));
-        assert!(stage.told(session).iter().any(|n| matches!(n, Notice::Allowed { allowed: true, .. })));
+        assert!(
+            stage
+                .told(session)
+                .iter()
+                .any(|n| matches!(n, Notice::Allowed { allowed: true, .. }))
+        );
     }
 }
 
@@ -299,7 +435,10 @@ fn a_publisher_chooses_its_audience() {
 fn a_sync_state_restores_choices() {
     let mut stage = Stage::new();
     let alice = stage.join("alice");
-    let (one, two) = (stage.publish(alice, video("cam")), stage.publish(alice, audio("mic")));
+    let (one, two) = (
+        stage.publish(alice, video("cam")),
+        stage.publish(alice, audio("mic")),
+    );
     let bob = stage.join("bob");
     stage.clear();
     let sync = lk::SyncState {
@@ -313,7 +452,12 @@ fn a_sync_state_restores_choices() {
     };
     stage.act(bob, Action::Sync(Box::new(sync)));
     assert_eq!(subscribed(&stage, bob, &one), Some(false));
-    assert!(stage.commands().iter().any(|c| matches!(c, Command::SetLayer { quality: None, sid, .. } if *sid == two)));
+    assert!(
+        stage
+            .commands()
+            .iter()
+            .any(|c| matches!(c, Command::SetLayer { quality: None, sid, .. } if *sid == two))
+    );
     assert!(stage.told(bob).is_empty(), "nothing to complain about");
 }
 
