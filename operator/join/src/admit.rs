@@ -112,6 +112,7 @@ async fn preflight<R: Rooms>(State(front): State<Arc<Front<R>>>, headers: Header
 struct Admitted {
     start: Start,
     claims: Claims,
+    reconnects: bool,
 }
 
 impl<R: Rooms> Front<R> {
@@ -159,7 +160,10 @@ impl<R: Rooms> Front<R> {
         let mut session = self.rooms.enter(admitted.start.clone()).await?;
         let first = match first_words(&mut session).await {
             Ok(first) => first,
-            Err(error) => {
+            // A client that resumes is to hear the worker's Leave, which tells it to join anew: an
+            // HTTP error would have it try the same again.
+            Err((frames, _)) if admitted.reconnects && !frames.is_empty() => frames,
+            Err((_, error)) => {
                 self.refused.remember(request::token(headers, query)?, &error);
                 return Err(error);
             }
@@ -251,9 +255,11 @@ impl<R: Rooms> Front<R> {
         claims.require_join()?;
         let join_request = request::join_request(version, query)?;
         let remote = origin::remote_address(headers, extensions, &self.config.trusted_proxies);
+        let reconnects = join_request.reconnect;
         Ok(Admitted {
             start: start(version, &claims, join_request, remote),
             claims,
+            reconnects,
         })
     }
 
@@ -322,8 +328,9 @@ fn start(
     }
 }
 
-/// The frames that came before the WebSocket was accepted, or the worker's refusal.
-async fn first_words(session: &mut Session) -> Result<Vec<WorkerFrame>, PublicError> {
+/// The frames that came before the WebSocket was accepted, or the worker's refusal with the frames
+/// that it came in.
+async fn first_words(session: &mut Session) -> Result<Vec<WorkerFrame>, (Vec<WorkerFrame>, PublicError)> {
     let mut first = Vec::new();
     let mut wait = FIRST_WORD;
     loop {
@@ -331,15 +338,17 @@ async fn first_words(session: &mut Session) -> Result<Vec<WorkerFrame>, PublicEr
             // Slow, but there: the client waits for its first message on its own terms.
             Err(_) => return Ok(first),
             Ok(None) => {
-                return Err(PublicError::new(
-                    Code::WorkerUnreachable,
-                    "it hung up during the join",
+                return Err((
+                    first,
+                    PublicError::new(Code::WorkerUnreachable, "it hung up during the join"),
                 ));
             }
             Ok(Some(frame)) => match &frame.frame {
                 Some(worker_frame::Frame::Closed(closed)) => {
                     let code = Code::parse(&closed.code).unwrap_or(Code::Internal);
-                    return Err(PublicError::new(code, closed.detail.clone()));
+                    let error = PublicError::new(code, closed.detail.clone());
+                    first.push(frame);
+                    return Err((first, error));
                 }
                 Some(worker_frame::Frame::Response(bytes)) if relay::is_leave(bytes) => {
                     wait = CLOSED_AFTER_LEAVE;

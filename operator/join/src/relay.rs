@@ -341,7 +341,10 @@ fn closing(closed: &Closed, dual: bool) -> (proto::LeaveRequest, u16, String) {
     let code = Code::parse(&closed.code).unwrap_or(Code::Internal);
     let leave = match code {
         Code::EpochStale | Code::WorkerUnreachable => lost(dual),
-        Code::WorkerDraining | Code::RoomNotFound | Code::MeetingNotReady => leave(Action::Reconnect, code),
+        // "Participant not found" is what a worker says to a resume that it knows nothing of.
+        Code::WorkerDraining | Code::RoomNotFound | Code::MeetingNotReady | Code::ParticipantNotFound => {
+            leave(Action::Reconnect, code)
+        }
         _ => leave(Action::Disconnect, code),
     };
     (leave, 4000 + code.http_status(), code.as_str().to_owned())
@@ -365,6 +368,7 @@ fn leave(action: Action, code: Code) -> proto::LeaveRequest {
         Code::RoomNotFound => Reason::RoomClosed,
         Code::ConnectionTimeout => Reason::ConnectionTimeout,
         Code::EpochStale => Reason::Migration,
+        Code::ParticipantNotFound => Reason::StateMismatch,
         Code::WorkerDraining | Code::WorkerUnreachable => Reason::ServerShutdown,
         Code::SdpInvalid => Reason::MediaFailure,
         _ => Reason::UnknownReason,

@@ -388,6 +388,27 @@ async fn a_worker_that_refuses_is_heard_before_the_upgrade_and_remembered() {
 }
 
 #[tokio::test]
+async fn a_resume_that_the_worker_knows_nothing_of_hears_so_on_the_socket() {
+    let world = plain_world().await;
+    world
+        .double
+        .first
+        .lock()
+        .unwrap()
+        .insert("demo/standup".into(), vec![closed(Code::ParticipantNotFound)]);
+    let path = format!("/rtc?reconnect=1&sid=PA_x&access_token={}", token("demo/standup"));
+    let mut socket = connect(&world, &path, &[]).await.unwrap();
+    let Response::Leave(leave) = next(&mut socket).await else {
+        panic!()
+    };
+    assert_eq!(leave.action(), Action::Reconnect);
+    assert_eq!(
+        close_code(&mut socket).await,
+        (4404, "ParticipantNotFound".to_owned())
+    );
+}
+
+#[tokio::test]
 async fn a_closed_session_ends_with_a_leave_and_a_close_code() {
     let mut world = plain_world().await;
     let (mut socket, opened) = joined(&mut world).await;

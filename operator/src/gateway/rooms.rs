@@ -5,13 +5,15 @@
 //! without a Closed frame is a lost worker.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use livekit_protocol as proto;
 use plenum_crds::Meeting;
 use plenum_errors::{Code, PublicError};
 use plenum_join::{Rooms, Session};
 use plenum_token::{Role, VideoGrant};
 use plenum_worker_api::v1::{ClientFrame, Start, client_frame, worker_frame};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -23,6 +25,12 @@ use super::workers::{Workers, refused};
 const QUEUE: usize = 64;
 /// How long a worker may take to answer a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a join waits for a meeting that is getting ready, and a client whose worker was lost
+/// for the next one. Waiting here brings the client back sooner than its own growing pauses would;
+/// stock clients give a WebSocket 15 s to open.
+const PATIENCE: Duration = Duration::from_secs(4);
+const RECONNECT_PATIENCE: Duration = Duration::from_secs(8);
+const RETRY: Duration = Duration::from_millis(150);
 
 /// [`Rooms`] over the contract with the workers.
 pub(crate) struct ClusterRooms {
@@ -48,24 +56,27 @@ impl Rooms for ClusterRooms {
     }
 
     async fn check(&self, start: &Start) -> Result<(), PublicError> {
-        let (start, lease) = self.prepare(start.clone()).await?;
-        let mut client = lease.client.clone();
-        match tokio::time::timeout(CALL_TIMEOUT, client.check(start)).await {
-            Ok(Ok(answer)) => {
-                let answer = answer.into_inner();
-                match Code::parse(&answer.code) {
-                    Some(code) => Err(PublicError::new(code, answer.detail)),
-                    None if answer.code.is_empty() => Ok(()),
-                    None => Err(PublicError::new(
-                        Code::Internal,
-                        "the worker refused without a known code",
-                    )),
-                }
+        let mut changed = self.routes.changes();
+        let reconnects = proto::JoinRequest::decode(start.join_request.as_slice()).is_ok_and(|r| r.reconnect);
+        let patience = if reconnects { RECONNECT_PATIENCE } else { PATIENCE };
+        let deadline = Instant::now() + patience;
+        loop {
+            // What was waited for in vain a moment ago is answered at once: a stock client asks
+            // `validate` right after a failed join, with a deadline of three seconds.
+            let waited = self.routes.waited_lately(&start.room);
+            let error = match self.check_once(start.clone()).await {
+                Err(error) if passes(error.code) && !waited => error,
+                outcome => return outcome,
+            };
+            tokio::select! {
+                () = changed.next() => {}
+                // The worker may be told of its room without a change of any object.
+                () = tokio::time::sleep(RETRY) => {}
             }
-            // A worker of an older version has no Check; it will say what it has to say on entering.
-            Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => Ok(()),
-            Ok(Err(status)) => Err(refused(&status)),
-            Err(_) => Err(PublicError::new(Code::WorkerUnreachable, "it does not answer")),
+            if Instant::now() >= deadline {
+                self.routes.remember_wait(&start.room);
+                return Err(error);
+            }
         }
     }
 
@@ -85,7 +96,7 @@ impl Rooms for ClusterRooms {
         let call = client.session(ReceiverStream::new(requests));
         let mut frames = match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return Err(refused(&status)),
+            Ok(Err(status)) => return Err(not_yet(refused(&status))),
             Err(_) => return Err(PublicError::new(Code::WorkerUnreachable, "it does not answer")),
         };
         tokio::spawn(async move {
@@ -115,6 +126,29 @@ impl Rooms for ClusterRooms {
 }
 
 impl ClusterRooms {
+    /// Asks the worker that holds the room now.
+    async fn check_once(&self, start: Start) -> Result<(), PublicError> {
+        let (start, lease) = self.prepare(start).await?;
+        let mut client = lease.client.clone();
+        match tokio::time::timeout(CALL_TIMEOUT, client.check(start)).await {
+            Ok(Ok(answer)) => {
+                let answer = answer.into_inner();
+                match Code::parse(&answer.code) {
+                    Some(code) => Err(not_yet(PublicError::new(code, answer.detail))),
+                    None if answer.code.is_empty() => Ok(()),
+                    None => Err(PublicError::new(
+                        Code::Internal,
+                        "the worker refused without a known code",
+                    )),
+                }
+            }
+            // A worker of an older version has no Check; it will say what it has to say on entering.
+            Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => Ok(()),
+            Ok(Err(status)) => Err(not_yet(refused(&status))),
+            Err(_) => Err(PublicError::new(Code::WorkerUnreachable, "it does not answer")),
+        }
+    }
+
     /// The route of a session, and its Start as the worker must see it.
     async fn prepare(&self, mut start: Start) -> Result<(Start, super::workers::Lease), PublicError> {
         let route = self.routes.find(&start.room).await?;
@@ -126,6 +160,26 @@ impl ClusterRooms {
         start.epoch = route.epoch;
         Ok((start, self.workers.lease(&route.worker)?))
     }
+}
+
+/// A worker that does not know a room which its object says it holds has not been told yet, or
+/// holds it under an epoch that is about to change. Telling the client that there is no such room
+/// would end its attempts for good.
+fn not_yet(error: PublicError) -> PublicError {
+    match error.code {
+        Code::RoomNotFound | Code::EpochStale => {
+            PublicError::new(Code::MeetingNotReady, "its worker is being told of it")
+        }
+        _ => error,
+    }
+}
+
+/// States that pass by themselves, soon.
+fn passes(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MeetingNotReady | Code::WorkerUnreachable | Code::WorkerDraining
+    )
 }
 
 /// What the Meeting's object says of this identity.

@@ -3,7 +3,7 @@
 //! Owns the answer to "where is NAMESPACE/MEETING[/ROOM]", read from mirrors of Meetings,
 //! BreakoutRooms and worker Pods; every gateway answers from memory, so joins outlive the API
 //! server. Invariants: a pod counts only under the UID that the assignment names; a room of one
-//! namespace is never looked up in another; what is not ready yet is waited for, briefly.
+//! namespace is never looked up in another.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,12 +15,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource as _, ResourceExt as _};
 use plenum_crds::{Assignment, BreakoutRoom, Meeting};
 use plenum_errors::{Code, PublicError};
+use tokio::sync::watch;
 
 use super::metrics::Metrics;
 use super::mirror::Mirror;
 
-/// How long a freshly applied meeting is waited for.
-const WAIT: Duration = Duration::from_secs(4);
 /// How long an object that nobody heard of is waited for: the watch may lag behind an apply.
 const WAIT_UNKNOWN: Duration = Duration::from_millis(700);
 
@@ -69,6 +68,21 @@ pub(crate) struct Route {
     pub(crate) epoch: u64,
 }
 
+/// Changes of the mirrors.
+pub(crate) struct Changes([watch::Receiver<u64>; 3]);
+
+impl Changes {
+    /// The next change.
+    pub(crate) async fn next(&mut self) {
+        let [meetings, breakouts, pods] = &mut self.0;
+        tokio::select! {
+            _ = meetings.changed() => {}
+            _ = breakouts.changed() => {}
+            _ = pods.changed() => {}
+        }
+    }
+}
+
 /// The mirrors that routes are read from.
 pub(crate) struct Routes {
     pub(crate) meetings: Arc<Mirror<Meeting>>,
@@ -105,7 +119,7 @@ impl Routes {
         }
     }
 
-    /// Where `room` is, waiting a little where it will be known soon.
+    /// Where `room` is, waiting a little where the watch may lag behind an apply.
     pub(crate) async fn find(&self, room: &str) -> Result<Route, PublicError> {
         let found = self.find_waiting(room).await;
         let outcome = found.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
@@ -114,36 +128,38 @@ impl Routes {
     }
 
     async fn find_waiting(&self, room: &str) -> Result<Route, PublicError> {
-        let began = tokio::time::Instant::now();
-        let (mut meetings, mut breakouts, mut pods) = (
-            self.meetings.changed(),
-            self.breakouts.changed(),
-            self.pods.changed(),
-        );
+        let deadline = Instant::now() + WAIT_UNKNOWN;
+        let mut changes = self.changes();
         loop {
-            let error = match self.lookup(room) {
-                Ok(route) => return Ok(route),
-                Err(error) => error,
-            };
-            let patience = match error.code {
-                _ if self.waited_lately(room) => return Err(error),
-                Code::MeetingNotReady => WAIT,
-                Code::MeetingNotFound | Code::RoomNotFound => WAIT_UNKNOWN,
-                _ => return Err(error),
-            };
-            tokio::select! {
-                _ = meetings.changed() => {}
-                _ = breakouts.changed() => {}
-                _ = pods.changed() => {}
-                () = tokio::time::sleep_until(began + patience) => {
-                    self.remember_wait(room);
-                    return Err(error);
+            match self.lookup(room) {
+                Err(error) if matches!(error.code, Code::MeetingNotFound | Code::RoomNotFound) => {
+                    if RoomName::parse(room).is_none() || self.waited_lately(room) {
+                        return Err(error);
+                    }
+                    if tokio::time::timeout_at(deadline.into(), changes.next())
+                        .await
+                        .is_err()
+                    {
+                        self.remember_wait(room);
+                        return Err(error);
+                    }
                 }
+                outcome => return outcome,
             }
         }
     }
 
-    fn waited_lately(&self, room: &str) -> bool {
+    /// Fires after every change of what routes are read from.
+    pub(crate) fn changes(&self) -> Changes {
+        Changes([
+            self.meetings.changed(),
+            self.breakouts.changed(),
+            self.pods.changed(),
+        ])
+    }
+
+    /// Was this room waited for in vain, a moment ago?
+    pub(crate) fn waited_lately(&self, room: &str) -> bool {
         let waited = self
             .waited
             .lock()
@@ -151,7 +167,8 @@ impl Routes {
         waited.get(room).is_some_and(|at| at.elapsed() < WAITED)
     }
 
-    fn remember_wait(&self, room: &str) {
+    /// Notes that it was.
+    pub(crate) fn remember_wait(&self, room: &str) {
         let mut waited = self
             .waited
             .lock()
