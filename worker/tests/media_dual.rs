@@ -1,5 +1,11 @@
 //! Dual topology: the client offers on one leg, the server on the other.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed unwrap here is a failed test"
+)]
+
 mod media_support;
 
 use std::time::Duration;
@@ -169,4 +175,37 @@ fn an_answer_to_nothing_is_refused() {
             matches!(e, Event::Refused { session: s, .. } if *s == session).then_some(())
         });
     }
+}
+
+#[test]
+fn the_subscriber_leg_restarts_with_new_credentials() {
+    let mut server = Server::start();
+    let session = server.open(Topology::Dual);
+    let mut bob = Client::new("bob");
+    let (id, first) = server_offer(&mut server, session);
+    server.media.send(Command::Answer {
+        session,
+        id,
+        sdp: bob.describe("active", &[application()]),
+    });
+    bob.connect(&first);
+    server.media.send(Command::RestartIce { session });
+    let (id, second) = server_offer(&mut server, session);
+    assert_ne!(line(&first, "a=ice-ufrag:"), line(&second, "a=ice-ufrag:"));
+    // The old credentials hold until the new ones are used.
+    bob.ice(&first);
+    bob.ufrag = "again".to_owned();
+    server.media.send(Command::Answer {
+        session,
+        id,
+        sdp: bob.describe("active", &[application()]),
+    });
+    bob.move_socket();
+    bob.ice(&second);
+    server.media.send(Command::Statistics);
+    let remote = server.event("statistics", |e| match e {
+        Event::Statistics { sessions } => sessions[0].remote,
+        _ => None,
+    });
+    assert_eq!(remote, bob.socket.local_addr().unwrap());
 }

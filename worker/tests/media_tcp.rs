@@ -1,5 +1,11 @@
 //! ICE-TCP: the same checks, framed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed unwrap here is a failed test"
+)]
+
 mod media_support;
 
 use std::io::{Read, Write};

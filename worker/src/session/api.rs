@@ -137,6 +137,9 @@ pub enum Command {
         reliability: Reliability,
         payload: Bytes,
     },
+    /// Dual topology: offer the subscriber leg again with new ICE credentials, as after a resume of the
+    /// signalling. A single-connection client restarts by its own offer.
+    RestartIce { session: SessionId },
     /// Ask for statistics: answered by [`Event::Statistics`].
     Statistics,
 }

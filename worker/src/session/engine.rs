@@ -29,6 +29,8 @@ use crate::net::{Route, SendBatch};
 
 /// Resolution of transport timers.
 const LEG_TICK: Duration = Duration::from_millis(50);
+/// How often unanswered requests are looked at.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A track that is bound to a section of its publisher.
 #[derive(Debug, Clone)]
@@ -60,6 +62,7 @@ pub(crate) struct Engine {
     max_sessions: usize,
     drops: Arc<DropCounters>,
     next_legs: Instant,
+    next_retry: Instant,
     pub(super) events: Vec<Event>,
     pub(super) unsettled: Vec<SessionId>,
     pub(crate) batch: SendBatch,
@@ -84,6 +87,7 @@ impl Engine {
             max_sessions,
             drops,
             next_legs: now,
+            next_retry: now,
             events: Vec::new(),
             unsettled: Vec::new(),
             batch: SendBatch::default(),
@@ -170,6 +174,7 @@ impl Engine {
                     self.send_data(session, reliability, &payload, now);
                 }
             }
+            Command::RestartIce { session } => self.restart_ice(session),
             Command::Statistics => self.statistics(),
         }
     }
@@ -212,12 +217,28 @@ impl Engine {
             return;
         };
         for (leg, peer) in client.legs() {
-            for ufrag in peer.transport.ufrags() {
-                if !self.by_ufrag.contains_key(ufrag) {
-                    self.by_ufrag.insert(ufrag.to_owned(), (session, leg));
-                }
+            let now: Vec<String> = peer.transport.ufrags().map(str::to_owned).collect();
+            for old in peer.names.iter().filter(|n| !now.contains(n)) {
+                self.by_ufrag.remove(old);
             }
+            for ufrag in &now {
+                self.by_ufrag.insert(ufrag.clone(), (session, leg));
+            }
+            peer.names = now;
         }
+    }
+
+    fn restart_ice(&mut self, session: SessionId) {
+        let Some(client) = self.clients.get_mut(&session) else {
+            return;
+        };
+        let Some(leg) = &mut client.subscriber else { return };
+        leg.transport.restart();
+        // An offer under way names credentials that no longer count.
+        leg.outstanding = None;
+        client.dirty = true;
+        self.register(session);
+        self.unsettled.push(session);
     }
 
     fn close(&mut self, session: SessionId, now: Instant) {
@@ -487,7 +508,11 @@ impl Engine {
                     due.push((*session, leg, events));
                 }
             }
-            self.unsettled.push(*session);
+        }
+        if now >= self.next_retry {
+            // Clients that were asked to offer and didn't.
+            self.next_retry = now + RETRY;
+            self.unsettled.extend(self.clients.keys());
         }
         for (session, leg, events) in due {
             self.leg_events(session, leg, events, now);

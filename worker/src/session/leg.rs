@@ -94,15 +94,12 @@ impl LegTransport {
         } else if self.credentials.remote_ufrag != ufrag {
             // A restart changes both ends' credentials (RFC 8445 section 9); as the offerer we changed
             // ours already.
-            let next = if answer {
-                Credentials {
-                    remote_ufrag: ufrag,
-                    ..self.credentials.clone()
-                }
+            if answer {
+                self.credentials.remote_ufrag = ufrag;
             } else {
-                fresh(&self.identity, ufrag).ok_or("randomness")?
-            };
-            self.previous = Some(std::mem::replace(&mut self.credentials, next));
+                let next = fresh(&self.identity, ufrag).ok_or("randomness")?;
+                self.previous = Some(std::mem::replace(&mut self.credentials, next));
+            }
             if !self.connected {
                 self.deadline = now + CONNECT_TIMEOUT;
             }
@@ -118,6 +115,17 @@ impl LegTransport {
             self.deadline = now + CONNECT_TIMEOUT;
         }
         Ok(())
+    }
+
+    /// New credentials for the next offer; the old ones hold until a check with the new came.
+    pub(crate) fn restart(&mut self) {
+        let remote = self.credentials.remote_ufrag.clone();
+        if remote.is_empty() {
+            return;
+        }
+        if let Some(next) = fresh(&self.identity, remote) {
+            self.previous = Some(std::mem::replace(&mut self.credentials, next));
+        }
     }
 
     /// `a=setup` of our answer.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::api::{Event, Leg, MediaKind, SdpError, SessionId, Topology, TrackSid};
 use super::client::Wish;
@@ -19,6 +19,9 @@ use crate::forward::extension::{Extension, Outgoing};
 use crate::forward::subscription::Binding;
 use crate::forward::track::TrackSpec;
 use crate::forward::twcc::Recorder;
+
+/// An offer of ours unanswered for so long is made again.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 fn checked(text: &str) -> Result<Description, SdpError> {
     let description = sdp::parse(text)?;
@@ -316,8 +319,13 @@ impl Engine {
             .filter_map(|w| Some(live.get(&w.sid)?.kind))
             .collect();
         let Some(leg) = &mut client.subscriber else { return };
-        if leg.outstanding.is_some() || (waiting.is_empty() && !client.dirty) {
-            return;
+        let pending = leg.outstanding.map(|(_, at)| now.saturating_duration_since(at));
+        match pending {
+            Some(age) if age < ANSWER_PATIENCE => return,
+            // The offer or its answer was lost with the signalling connection.
+            Some(_) => {}
+            None if waiting.is_empty() && !client.dirty => return,
+            None => {}
         }
         for kind in [MediaKind::Audio, MediaKind::Video] {
             let needed = waiting.iter().filter(|k| **k == kind).count();

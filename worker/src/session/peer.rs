@@ -55,6 +55,8 @@ pub(crate) struct PeerLeg {
     pub(crate) transport: LegTransport,
     pub(crate) table: Table,
     pub(crate) routes: Vec<Route>,
+    /// User names under which the engine finds this leg.
+    pub(crate) names: Vec<String>,
     description_id: u64,
     version: u64,
     pub(crate) mixed: bool,
@@ -70,6 +72,7 @@ impl PeerLeg {
             transport,
             table: Table::default(),
             routes: Vec::new(),
+            names: Vec::new(),
             description_id: description_id >> 2,
             version: 0,
             mixed: false,

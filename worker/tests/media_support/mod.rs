@@ -1,6 +1,7 @@
 //! A client in full control of its packets, on the same libraries as a real one: it writes its own
 //! descriptions, RTP and RTCP, and drops what a test wants dropped.
 
+#![allow(unreachable_pub, reason = "a module of several test crates")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(
     clippy::unwrap_used,
