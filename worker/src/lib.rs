@@ -2,7 +2,7 @@
 pub mod control;
 mod forward;
 mod net;
+pub mod quality;
 pub mod room;
 pub mod session;
-pub mod quality;
 pub mod signal;
