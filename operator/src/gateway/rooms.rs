@@ -211,6 +211,10 @@ fn by_the_meeting(meeting: &Meeting, start: &mut Start) -> Result<(), PublicErro
 }
 
 #[cfg(test)]
+#[path = "rooms_tests.rs"]
+mod session_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use plenum_crds::{MeetingSpec, MeetingStatus, SessionDecisions};
