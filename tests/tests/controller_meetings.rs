@@ -199,6 +199,14 @@ async fn a_meeting_outlives_its_worker() -> Result<(), Failure> {
     })
     .await?;
 
+    // It holds the room under a higher epoch than is written: the next one is above both.
+    stage.workers[second].set("team/daily", |room| room.epoch = 10);
+    stage
+        .wait_for("Meeting", "team", "daily", "epoch 11", |meeting| {
+            epoch_of(meeting) == 11
+        })
+        .await?;
+
     // The Pod is deleted: the pool makes another, the meeting waits for it.
     let pods = dynamic(&stage.admin, "v1", "Pod", Some(NAMESPACE));
     stage.workers.remove(second);
@@ -209,7 +217,7 @@ async fn a_meeting_outlives_its_worker() -> Result<(), Failure> {
         .await?;
     stage.bring_up(second).await?;
     let back = stage.wait_ready("Meeting", "team", "daily", "Idle").await?;
-    assert_eq!(epoch_of(&back), 4);
+    assert_eq!(epoch_of(&back), 12);
     Ok(())
 }
 

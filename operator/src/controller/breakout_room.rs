@@ -164,7 +164,8 @@ impl Reconciler<'_> {
         let holder = current
             .as_ref()
             .map(|assignment| room::holder(self.context, assignment, &self.room, was_ready, &mut self.again));
-        let epoch = before.epoch.unwrap_or(0);
+        let held = room::epoch_held(self.context, current.as_ref(), &self.room);
+        let epoch = before.epoch.unwrap_or(0).max(held);
         let preferred = Some(main.worker_uid.as_str());
         let with_holder = current.as_ref().zip(holder);
         let assignment = match room::place(self.context, &self.room, with_holder, epoch, pool, preferred) {
@@ -223,7 +224,8 @@ impl Reconciler<'_> {
             Err(error) if error.is_stale_epoch() || error.is_draining() => {
                 self.context.forget(&self.room);
                 let mut status = breakout.status.clone().unwrap_or_default();
-                status.epoch = Some(assignment.epoch.max(status.epoch.unwrap_or(0)) + 1);
+                let held = room::epoch_held(self.context, Some(&assignment), &self.room);
+                status.epoch = Some(assignment.epoch.max(status.epoch.unwrap_or(0)).max(held));
                 status.assignment = None;
                 status::apply(&self.api, &breakout, MANAGER, &status).await?;
                 return Ok(Action::requeue(Duration::from_millis(200)));

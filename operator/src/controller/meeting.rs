@@ -183,7 +183,8 @@ impl Reconciler<'_> {
             .as_ref()
             .map(|assignment| room::holder(self.context, assignment, &self.room, was_ready, &mut self.again));
         let with_holder = current.as_ref().zip(holder);
-        let epoch = before.epoch.unwrap_or(0);
+        let held = room::epoch_held(self.context, current.as_ref(), &self.room);
+        let epoch = before.epoch.unwrap_or(0).max(held);
         let assignment = match room::place(self.context, &self.room, with_holder, epoch, &pool, None) {
             Placement::Keep => {
                 let Some(assignment) = current else {
@@ -259,7 +260,8 @@ impl Reconciler<'_> {
                 tracing::info!(room = %self.room, %error, "placing anew");
                 self.context.forget(&self.room);
                 let mut status = meeting.status.clone().unwrap_or_default();
-                status.epoch = Some(assignment.epoch.max(status.epoch.unwrap_or(0)) + 1);
+                let held = room::epoch_held(self.context, Some(&assignment), &self.room);
+                status.epoch = Some(assignment.epoch.max(status.epoch.unwrap_or(0)).max(held));
                 status.assignment = None;
                 let status = MeetingStatus {
                     session: None,

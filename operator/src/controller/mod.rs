@@ -59,6 +59,15 @@
 //! A Meeting with `spec.keySecretRef` needs `get` on that one Secret, given by whoever owns the
 //! namespace; without it the Meeting says `SecretMissing`. Server-side apply of an object that is
 //! not there yet (certificates) needs `create` beside `patch`.
+//!
+//! # Flags
+//!
+//! `plenum-operator controller --help` lists them; those that an installation sets: `--namespace`
+//! (env POD_NAMESPACE), `--identity` (POD_NAME), `--worker-namespaces` (alias `--pool-namespace`,
+//! repeatable), `--worker-image`, `--worker-image-pull-policy`, `--worker-image-pull-secrets`,
+//! `--public-url`, `--keys-secret`, `--gateway-service`, `--live-api-service` (empty: none),
+//! `--metrics-address`. `--watch-namespace` narrows the controller to one namespace's objects; two
+//! controllers must not look at the same ones.
 
 mod backoff;
 mod breakout_room;

@@ -154,7 +154,12 @@ pub(crate) fn holder(
     let patience = match live.line {
         Line::Up => {
             // Only a full report can say that the room is not there; without one nothing is known.
-            let held = live.rooms.as_ref().map(|rooms| rooms.contains_key(room));
+            // One under a higher epoch (the API server's data went back in time) is not this one.
+            let ours = u64::try_from(assignment.epoch).unwrap_or(0);
+            let held = live
+                .rooms
+                .as_ref()
+                .map(|rooms| rooms.get(room).is_some_and(|report| report.epoch <= ours));
             return if was_ready && held == Some(false) {
                 Holder::Forgot
             } else {
@@ -173,6 +178,14 @@ pub(crate) fn holder(
 
 fn patience(refused: bool, since: Instant) -> Duration {
     (if refused { REFUSED } else { SILENT }).saturating_sub(since.elapsed())
+}
+
+/// The epoch under which the worker holds the room, as far as is known: the next one is above it.
+pub(crate) fn epoch_held(context: &Context, current: Option<&Assignment>, room: &str) -> i64 {
+    let report = current
+        .and_then(|assignment| context.fleet.room(&assignment.worker_uid, room))
+        .flatten();
+    report.map_or(0, |report| i64::try_from(report.epoch).unwrap_or(0))
 }
 
 /// Decides where a room goes, with nobody else deciding meanwhile.
