@@ -165,6 +165,7 @@ impl Hall {
             Admission::Resumes(session) => {
                 let offer = entry.offer.clone();
                 room.resume(session, entry, now, out);
+                room.restart_subscriber(session, out);
                 room.refresh_pictures(session, out);
                 if let Some(offer) = offer.filter(|o| !o.sdp.is_empty()) {
                     out.media(Command::Offer {

@@ -174,16 +174,4 @@ impl Room {
         );
         true
     }
-
-    /// Asks media for key frames of everything `session` receives: after a break its decoders wait.
-    pub(super) fn refresh_pictures(&self, session: SessionId, out: &mut Outbox) {
-        let Some(me) = self.participants.get(&session) else {
-            return;
-        };
-        for (sid, subscription) in &me.subscriptions {
-            if subscription.active {
-                out.media(Command::KeyFrame { sid: Arc::clone(sid) });
-            }
-        }
-    }
 }

@@ -92,6 +92,8 @@ pub struct Participant {
     pub(super) connected: bool,
     /// Its media is gone for good; only a new session helps.
     pub(super) media_lost: bool,
+    /// When it closed its media itself: it is leaving, or about to connect anew.
+    pub(super) media_closed: Option<Duration>,
     pub(super) tracks: BTreeMap<TrackSid, Track>,
     pub(super) subscriptions: BTreeMap<TrackSid, Subscription>,
     pub(super) audience: Audience,
@@ -125,6 +127,7 @@ impl Participant {
             version: 1,
             connected: false,
             media_lost: false,
+            media_closed: None,
             tracks: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             audience: Audience {

@@ -282,18 +282,22 @@ impl Room {
                 self.dismiss(session, Some(goodbye), None, "", now, out);
             }
             (Presence::Away { .. }, _) => {}
-            (Presence::Here, _) => {
-                // Its signalling works, so it can start anew at once. Its place is kept for a moment,
-                // and the new stay replaces this one.
-                let goodbye = Goodbye {
-                    reason: lk::DisconnectReason::ConnectionTimeout,
-                    action: LeaveAction::Reconnect,
-                };
-                out.tell(session, Notice::Goodbye(goodbye));
-                out.0.push(Output::Cut { session });
-                self.lost(session, now);
-            }
+            // Some clients close their media before they say Leave, or instead of it.
+            (Presence::Here, TransportEnd::Closed) => me.media_closed = Some(now.since_start),
+            (Presence::Here, _) => self.send_to_reconnect(session, now, out),
         }
+    }
+
+    /// Its signalling works but its media is gone, so it can start anew at once. Its place is kept for a
+    /// moment, and the new stay replaces this one.
+    pub(super) fn send_to_reconnect(&mut self, session: SessionId, now: Now, out: &mut Outbox) {
+        let goodbye = Goodbye {
+            reason: lk::DisconnectReason::ConnectionTimeout,
+            action: LeaveAction::Reconnect,
+        };
+        out.tell(session, Notice::Goodbye(goodbye));
+        out.0.push(Output::Cut { session });
+        self.lost(session, now);
     }
 }
 

@@ -10,11 +10,11 @@ use livekit_protocol as lk;
 
 use super::ids::Now;
 use super::limits;
-use super::participant::{Audience, Subscription};
+use super::participant::{Audience, Presence, Subscription};
 use super::state::Room;
 use super::track::Track;
 use super::vocabulary::{Notice, Outbox};
-use crate::session::api::{Command, MediaKind, Quality, SessionId, TrackSid};
+use crate::session::api::{Command, MediaKind, Quality, SessionId, Topology, TrackSid};
 
 /// A layer is given up this long after the last one who wanted it: people toggle views.
 const LOWER_AFTER: Duration = Duration::from_secs(5);
@@ -274,6 +274,35 @@ impl Room {
             track.told_highest = Some(highest);
             let codecs = track.codec_names();
             out.tell(session, Notice::WantedLayers { sid, codecs, highest });
+        }
+    }
+
+    /// Asks media for key frames of everything `session` receives: after a break its decoders wait.
+    pub(super) fn refresh_pictures(&self, session: SessionId, out: &mut Outbox) {
+        let Some(me) = self.participants.get(&session) else {
+            return;
+        };
+        for (sid, subscription) in &me.subscriptions {
+            if subscription.active {
+                out.media(Command::KeyFrame { sid: Arc::clone(sid) });
+            }
+        }
+    }
+
+    /// After a resume a client may be elsewhere in the network. With one connection its own offer
+    /// restarts ICE; of two, the subscriber's is ours to restart.
+    pub(super) fn restart_subscriber(&self, session: SessionId, out: &mut Outbox) {
+        let dual = self
+            .participants
+            .get(&session)
+            .is_some_and(|p| p.topology == Topology::Dual);
+        if dual
+            && self
+                .participants
+                .get(&session)
+                .is_some_and(|p| p.presence == Presence::Here)
+        {
+            out.media(Command::RestartIce { session });
         }
     }
 }

@@ -47,14 +47,27 @@ impl Room {
     }
 
     fn remove_the_lost(&mut self, now: Now, out: &mut Outbox) {
+        let stuck: Vec<SessionId> = self
+            .participants
+            .values()
+            .filter(|p| p.presence == Presence::Here)
+            .filter(|p| {
+                p.media_closed
+                    .is_some_and(|at| now.since(at) >= limits::REJOIN_GRACE)
+            })
+            .map(|p| p.session)
+            .collect();
+        for session in stuck {
+            self.send_to_reconnect(session, now, out);
+        }
         let lost: Vec<SessionId> = self
             .participants
             .values()
             .filter(|p| {
-                let grace = if p.media_lost {
-                    limits::REJOIN_GRACE
-                } else {
-                    limits::RESUME_GRACE
+                let grace = match (p.media_closed, p.media_lost) {
+                    (Some(_), _) => Duration::ZERO,
+                    (None, true) => limits::REJOIN_GRACE,
+                    (None, false) => limits::RESUME_GRACE,
                 };
                 matches!(p.presence, Presence::Away { since } if now.since(since) >= grace)
             })

@@ -8,7 +8,7 @@ use plenum_errors::Code;
 
 use super::{ROOM, Stage, audio, entry, video};
 use crate::room::{Action, Entered, Notice, Output, RoomName, RoomSpec, Scenario};
-use crate::session::api::{Command, Event, Leg, SdpError, SessionId, TransportEnd};
+use crate::session::api::{Command, Event, Leg, SdpError, SessionId, Topology, TransportEnd};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -377,4 +377,45 @@ fn drills() {
     assert!(matches!(stage.told(alice)[0], Notice::WelcomeBack { .. }));
     drill(&mut stage, Scenario::FullReconnect);
     assert_eq!(stage.goodbye(alice).unwrap().action, LeaveAction::Reconnect);
+}
+
+#[test]
+fn of_two_connections_the_subscriber_is_restarted_by_us() {
+    let mut stage = Stage::new();
+    for (topology, identity, restarts) in [(Topology::Dual, "old", 1), (Topology::Single, "new", 0)] {
+        let session = stage.join_as(super::Entry {
+            topology,
+            ..entry(identity)
+        });
+        stage.lose(session);
+        stage.clear();
+        resume(&mut stage, identity);
+        let count = stage
+            .commands()
+            .iter()
+            .filter(|c| matches!(c, Command::RestartIce { .. }))
+            .count();
+        assert_eq!(count, restarts, "{identity}");
+    }
+}
+
+#[test]
+fn media_closed_before_the_signalling_is_a_leave() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join("alice"), stage.join("bob"));
+    let closed = |session| Event::Disconnected {
+        session,
+        leg: Leg::Publisher,
+        reason: TransportEnd::Closed,
+    };
+    stage.clear();
+    stage.media(closed(alice));
+    assert!(stage.goodbye(alice).is_none());
+    stage.lose(alice);
+    stage.pass(Duration::from_millis(100));
+    assert!(disconnected(&stage, bob, "alice"));
+    // One that stays without media is told to connect anew.
+    stage.media(closed(bob));
+    stage.pass(SECOND * 6);
+    assert_eq!(stage.goodbye(bob).unwrap().action, LeaveAction::Reconnect);
 }
