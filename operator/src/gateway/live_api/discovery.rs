@@ -61,8 +61,10 @@ pub(crate) fn aggregated() -> Value {
                 "resources": [
                     {
                         // `meetings` itself lives in plenum.dev; here it is the token's parent alone.
+                        // An empty kind is how clients are told so: with one, kubectl would take
+                        // `kubectl get meetings` for a question to this API.
                         "resource": "meetings", "singularResource": "meeting", "scope": "Namespaced", "verbs": [],
-                        "responseKind": kind("Meeting"),
+                        "responseKind": {"group": "", "version": "", "kind": ""},
                         "subresources": [{
                             "subresource": "token", "responseKind": kind("TokenRequest"), "verbs": ["create"],
                         }],
@@ -76,4 +78,34 @@ pub(crate) fn aggregated() -> Value {
             }],
         }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meetings_are_not_offered_as_a_resource_of_this_group() {
+        let resources = aggregated()
+            .pointer("/items/0/versions/0/resources")
+            .cloned()
+            .unwrap();
+        let parent = resources
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["resource"] == "meetings")
+            .unwrap();
+        assert_eq!(
+            parent["responseKind"],
+            json!({"group": "", "version": "", "kind": ""})
+        );
+        assert_eq!(parent["subresources"][0]["responseKind"]["kind"], "TokenRequest");
+        let legacy = super::resources().to_string();
+        assert!(!legacy.contains("\"meetings\""));
+        assert!(wants_aggregated(
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+        ));
+        assert!(!wants_aggregated("application/json"));
+    }
 }
