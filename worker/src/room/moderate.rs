@@ -11,7 +11,7 @@ use plenum_errors::{Code, PublicError};
 use super::ids::{Identity, Now};
 use super::state::Room;
 use super::vocabulary::{Goodbye, Notice, Outbox};
-use crate::session::api::{Command, SessionId, TrackSid};
+use crate::session::api::{SessionId, TrackSid};
 
 /// A moderator's decision.
 #[derive(Debug, Clone)]
