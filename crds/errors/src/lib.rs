@@ -130,13 +130,20 @@ pub struct PublicError {
 }
 
 fn detail_suffix(detail: &str) -> String {
-    if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+    if detail.is_empty() {
+        String::new()
+    } else {
+        format!(" ({detail})")
+    }
 }
 
 impl PublicError {
     /// An occurrence of `code`.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self {
+            code,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -172,8 +179,16 @@ mod tests {
     fn codes_are_unique_and_parse_back() {
         for (i, code) in Code::ALL.iter().enumerate() {
             assert_eq!(Code::parse(code.as_str()), Some(*code));
-            assert!(Code::ALL[i + 1..].iter().all(|other| other.as_str() != code.as_str()), "{code}");
-            assert!(!code.remedy().is_empty() && (400..600).contains(&code.http_status()), "{code}");
+            assert!(
+                Code::ALL[i + 1..]
+                    .iter()
+                    .all(|other| other.as_str() != code.as_str()),
+                "{code}"
+            );
+            assert!(
+                !code.remedy().is_empty() && (400..600).contains(&code.http_status()),
+                "{code}"
+            );
         }
     }
 
@@ -183,6 +198,10 @@ mod tests {
         if std::env::var_os("PLENUM_GENERATE").is_some() {
             std::fs::write(path, markdown()).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(path).unwrap(), markdown(), "run `make generate`");
+        assert_eq!(
+            std::fs::read_to_string(path).unwrap(),
+            markdown(),
+            "run `make generate`"
+        );
     }
 }

@@ -4,7 +4,13 @@
 //! no server. The version rule stands at the head of that file.
 
 // Generated code does not follow the workspace's lints.
-#[allow(clippy::all, clippy::unwrap_used, unreachable_pub, elided_lifetimes_in_paths, missing_docs)]
+#[allow(
+    clippy::all,
+    clippy::unwrap_used,
+    unreachable_pub,
+    elided_lifetimes_in_paths,
+    missing_docs
+)]
 pub mod v1 {
     tonic::include_proto!("plenum.worker.v1");
 }
