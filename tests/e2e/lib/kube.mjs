@@ -1,7 +1,8 @@
 // kubectl, and what tests ask of it.
 
 import { execFile, execFileSync, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
@@ -24,7 +25,10 @@ function tool(name) {
 }
 const KUBECTL = process.env.KUBECTL ?? tool('kubectl');
 const HELM = process.env.HELM ?? tool('helm');
-const ENV = { ...process.env, KUBECONFIG };
+// A cache of its own: what kubectl remembers of another installation's API is no fact about this one.
+const CACHE = mkdtempSync(join(tmpdir(), 'plenum-kubectl-'));
+process.on('exit', () => rmSync(CACHE, { recursive: true, force: true }));
+const ENV = { ...process.env, KUBECONFIG, KUBECACHEDIR: CACHE };
 
 /** A command that answered with an error. */
 export class CommandError extends Error {}

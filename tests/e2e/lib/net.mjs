@@ -20,6 +20,11 @@ export async function freePort() {
   return bound ? port : freePort();
 }
 
+/** Children that are running: they end with the process that started them, however it ends. */
+const running = new Set();
+process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.once(signal, () => process.exit(1));
+
 /**
  * A child process with the tail of what it said.
  *
@@ -29,6 +34,7 @@ export async function freePort() {
  */
 export function start(command, args, env = {}) {
   const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  running.add(child);
   const lines = [];
   const keep = (chunk) => {
     lines.push(...String(chunk).trimEnd().split('\n'));
@@ -38,7 +44,10 @@ export function start(command, args, env = {}) {
   child.stderr.on('data', keep);
   child.on('error', (error) => keep(`could not start: ${error.message}`));
   const exited = new Promise((resolve) => {
-    child.on('close', (code, signal) => resolve({ code, signal }));
+    child.on('close', (code, signal) => {
+      running.delete(child);
+      resolve({ code, signal });
+    });
   });
   return {
     pid: child.pid,
