@@ -1,5 +1,5 @@
 # Shared by the scripts of this folder: where things are, and how they speak.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -36,3 +36,14 @@ use_cluster() {
 }
 
 host_target() { rustc -vV | sed -n 's/^host: //p'; }
+
+# Installs a package's locked dependencies, unless they are there already.
+npm_packages() { # FOLDER
+  local stamp=$ROOT/$1/node_modules/.plenum-lock want
+  want=$(sha256sum <"$ROOT/$1/package-lock.json")
+  [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && return
+  command -v npm >/dev/null || die "npm is missing" "install Node.js 20 or newer with npm"
+  npm --prefix "$ROOT/$1" ci --no-audit --no-fund --loglevel=error >&2 ||
+    die "the npm packages of $1 could not be installed" "check the network and the npm registry, then run this again"
+  echo "$want" >"$stamp"
+}
