@@ -94,28 +94,26 @@ test('the conditions of a Meeting through its life', async (t) => {
   t.after(() => watch.stop());
   const reach = (what, accept) => waitForObject('meeting', life, namespace, what, accept);
   const ready = (reason) => (m) => condition(m, 'Ready')?.reason === reason;
+  const edit = (spec) =>
+    kubectl(['-n', namespace, 'patch', 'meeting', life, '--type=merge', '-p', JSON.stringify({ spec })]);
   /** Judges of the version that is there now. */
   const verdict = (object) => [kstatus(object), argoHealth(object).status];
 
   // No pool of that name: somebody must act.
-  await apply(meeting(namespace, life, { workerPoolRef: { name: unique('missing'), namespace: SYSTEM } }));
+  await apply(meeting(namespace, life, { workerPoolRef: { name: 'missing' } }));
   const missing = await reach('has no pool', ready('PoolNotFound'));
   assert.deepEqual(verdict(missing), ['Failed', 'Degraded']);
+
+  // One of another namespace that does not let it in; whether it exists is none of the Meeting's business.
+  await edit({ workerPoolRef: { name: 'missing', namespace: SYSTEM } });
+  const foreign = await reach('may not use that pool', ready('NotAllowed'));
+  assert.deepEqual(verdict(foreign), ['Failed', 'Degraded']);
 
   // A pool for one meeting, which another one has taken: it waits, and recovers by itself.
   await apply(poolObject(poolName));
   t.after(() => remove('mediaworkerpool', poolName, SYSTEM, '--wait=false'));
   await openMeeting(namespace, blocker, inPool);
-  await kubectl([
-    '-n',
-    namespace,
-    'patch',
-    'meeting',
-    life,
-    '--type=merge',
-    '-p',
-    JSON.stringify({ spec: inPool }),
-  ]);
+  await edit(inPool);
   const full = await reach('has no place', ready('NoCapacity'));
   assert.deepEqual(verdict(full), ['InProgress', 'Progressing']);
   await remove('meeting', blocker, namespace);
@@ -138,28 +136,10 @@ test('the conditions of a Meeting through its life', async (t) => {
 
   // Closed for now, and open again.
   await alice.leave();
-  await kubectl([
-    '-n',
-    namespace,
-    'patch',
-    'meeting',
-    life,
-    '--type=merge',
-    '-p',
-    '{"spec":{"suspend":true}}',
-  ]);
+  await edit({ suspend: true });
   const suspended = await reach('is suspended', ready('Suspended'));
   assert.deepEqual(verdict(suspended), ['Current', 'Suspended']);
-  await kubectl([
-    '-n',
-    namespace,
-    'patch',
-    'meeting',
-    life,
-    '--type=merge',
-    '-p',
-    '{"spec":{"suspend":false}}',
-  ]);
+  await edit({ suspend: false });
   await reach('is idle again', ready('Idle'));
 
   await kubectl(['-n', namespace, 'delete', 'meeting', life, '--timeout=60s']);
@@ -191,5 +171,6 @@ test('the conditions of a Meeting through its life', async (t) => {
     ]),
   );
   const reasons = new Set(events.items.filter((e) => e.type === 'Warning').map((e) => e.reason));
-  for (const reason of ['PoolNotFound', 'NoCapacity']) assert.ok(reasons.has(reason), [...reasons].join());
+  for (const reason of ['PoolNotFound', 'NotAllowed', 'NoCapacity'])
+    assert.ok(reasons.has(reason), [...reasons].join());
 });
