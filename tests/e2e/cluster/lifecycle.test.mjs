@@ -94,6 +94,26 @@ describe('the life of a call', { concurrency: false }, () => {
     assert.deepEqual([await interruptions(alice), await interruptions(bob)], [[], []]);
   });
 
+  test('restarting every gateway costs no media, and clients resume by themselves', async () => {
+    const room = await target.room();
+    const [alice, bob] = await pair(room);
+    await kubectl(['-n', SYSTEM, 'rollout', 'restart', 'deployment/plenum-gateway']);
+    await kubectl(['-n', SYSTEM, 'rollout', 'status', 'deployment/plenum-gateway', '--timeout=110s']);
+    // Both sockets led to gateways that are gone now.
+    for (const peer of [alice, bob]) {
+      await peer.event('reconnected');
+      await peer.until('is connected', async () => (await peer.view()).state === 'connected');
+    }
+    await Promise.all([alice.waitDecoded('bob'), bob.waitDecoded('alice'), bob.waitAudible('alice')]);
+    await alice.call('sendData', { text: 'still here', reliable: true });
+    await bob.event('dataReceived', (e) => e.text === 'still here' && e.identity === 'alice');
+    const events = [...(await alice.events()), ...(await bob.events())].map((e) => e.type);
+    assert.ok(!events.includes('disconnected') && !events.includes('participantDisconnected'), events.join());
+    assert.ok(!events.includes('trackUnsubscribed'), 'a track was lost on the way');
+    const carol = await stage.joined('carol', room);
+    await carol.waitDecoded('alice');
+  });
+
   test('metrics rise and fall with a call, and name nobody', async () => {
     const room = await target.room();
     const gauge = async (metric) => sum(await target.metrics(room), metric);

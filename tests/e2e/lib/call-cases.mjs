@@ -237,6 +237,20 @@ export function callCases({ open, room: newRoom, closeRoom = async () => {} }) {
         });
       });
 
+      test('a broken signalling socket is resumed, and nobody else notices', async () => {
+        const [alice, bob] = await pair();
+        const mark = (await bob.events()).length;
+        await alice.call('breakSignal');
+        await alice.event('reconnected');
+        await Promise.all([alice.waitDecoded('bob'), bob.waitDecoded('alice')]);
+        await alice.call('sendData', { text: 'still here', reliable: true });
+        await bob.event('dataReceived', (e) => e.text === 'still here' && e.identity === 'alice');
+        await bob.call('setMuted', 'Microphone', true);
+        await alice.event('trackMuted', (e) => e.identity === 'bob');
+        const news = (await bob.events()).slice(mark).map((e) => e.type);
+        assert.ok(!news.some((type) => /^participant(Dis)?connected$/i.test(type)), news.join());
+      });
+
       test('a grant without publishing cannot publish', async () => {
         room = await newRoom(target);
         const [alice, viewer] = await Promise.all([

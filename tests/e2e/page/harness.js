@@ -200,6 +200,11 @@ window.harness = {
     if (attributes !== undefined) await room.localParticipant.setAttributes(attributes);
   },
 
+  /** Breaks the signalling socket, as a network that went away does. */
+  async breakSignal() {
+    await room.simulateScenario('signal-reconnect');
+  },
+
   /** What this client sees of the room now. */
   view() {
     if (!room) return { state: 'none' };
