@@ -225,6 +225,19 @@ export function callCases({ open, room: newRoom, closeRoom = async () => {} }) {
         await bob.waitDecoded('alice', { width: 640, height: 360 });
       });
 
+      for (const codec of ['H264', 'VP9', 'AV1']) {
+        test(`a camera published in ${codec} is received in ${codec}`, async () => {
+          room = await newRoom(target);
+          const [alice, bob] = await Promise.all([joined('alice'), joined('bob')]);
+          await alice.publishCamera({ videoCodec: codec.toLowerCase() });
+          const stats = await bob.waitDecoded('alice');
+          assert.equal(stats.codec, `video/${codec}`);
+          assert.equal((await bob.track('alice', 'camera')).mimeType, `video/${codec}`);
+          const carol = await joined('carol');
+          assert.equal((await carol.waitDecoded('alice')).codec, `video/${codec}`);
+        });
+      }
+
       test('the same identity again ends the older connection', async () => {
         room = await newRoom(target);
         const older = await joined('alice');

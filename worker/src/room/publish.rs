@@ -19,6 +19,7 @@ fn expected(track: &Track, cid: &str) -> ExpectedTrack {
         cid: cid.to_owned(),
         sid: Arc::clone(&track.sid),
         kind: track.kind,
+        codec: track.codec_of(cid),
         max_bitrate: 0,
     }
 }

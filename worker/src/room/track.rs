@@ -209,22 +209,29 @@ impl Track {
         Quality::High
     }
 
+    /// Short name of the codec announced for a msid track id, or of the first; empty = not announced.
+    pub(super) fn codec_of(&self, cid: &str) -> String {
+        let codecs = &self.info.codecs;
+        let codec = codecs.iter().find(|c| c.cid == cid).or_else(|| codecs.first());
+        codec.map(|c| short_name(&c.mime_type)).unwrap_or_default()
+    }
+
     /// Short codec names, as `SubscribedCodec` carries them.
     pub(super) fn codec_names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for codec in &self.info.codecs {
-            let name = codec
-                .mime_type
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-                .to_ascii_lowercase();
+            let name = short_name(&codec.mime_type);
             if !name.is_empty() && !names.contains(&name) {
                 names.push(name);
             }
         }
         names
     }
+}
+
+fn short_name(mime_type: &str) -> String {
+    let name = mime_type.rsplit('/').next().unwrap_or_default();
+    name.to_ascii_lowercase()
 }
 
 fn check_lengths(request: &lk::AddTrackRequest) -> Result<(), TrackError> {

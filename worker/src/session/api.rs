@@ -75,6 +75,8 @@ pub struct ExpectedTrack {
     pub sid: TrackSid,
     /// Audio or video.
     pub kind: MediaKind,
+    /// What the client wants to send, lower case as in `h264`; empty = whatever it offers first.
+    pub codec: String,
     /// Server-side cap of the bitrate asked for by REMB-like feedback; 0 = none.
     pub max_bitrate: u64,
 }

@@ -72,6 +72,11 @@ pub(crate) fn select(section: &Section, allowed: &[String], receive: bool) -> Ve
         .collect()
 }
 
+/// Puts the payload types of a codec first and leaves the rest in its order.
+pub(crate) fn prefer(codecs: &mut [Negotiated], name: &str) {
+    codecs.sort_by_key(|n| !n.codec.name().eq_ignore_ascii_case(name));
+}
+
 fn value_of<'a>(parameters: &'a str, name: &str) -> Option<&'a str> {
     parameters.split(';').find_map(|p| {
         let (n, v) = p.trim().split_once('=')?;
@@ -259,6 +264,20 @@ mod tests {
         let vp8 = select(&video(), &["vp8".to_owned()], false);
         assert_eq!(vp8.len(), 1);
         assert_eq!(vp8[0].feedback, vec!["nack pli"]);
+    }
+
+    #[test]
+    fn the_announced_codec_comes_first() {
+        let order = |name: &str| {
+            let mut codecs = select(&video(), &[], true);
+            prefer(&mut codecs, name);
+            codecs.iter().map(|n| n.payload_type).collect::<Vec<_>>()
+        };
+        assert_eq!(order("h264"), vec![102, 108, 96, 98]);
+        assert_eq!(order("vp9"), vec![98, 96, 102, 108]);
+        for other in ["", "h265"] {
+            assert_eq!(order(other), vec![96, 102, 108, 98]);
+        }
     }
 
     #[test]

@@ -75,7 +75,12 @@ impl Engine {
                 .map(|t| t.sid.clone())
         };
         let changes = client.publisher.table.offer(&offer.sections, &track_of);
-        client.publisher.negotiate(&offer, &client.codecs);
+        let announced = |sid: &TrackSid, section: &Section| {
+            let mut of_track = expected.iter().filter(|t| t.sid == *sid);
+            let named = of_track.clone().find(|t| section.track_ids.contains(&t.cid));
+            named.or_else(|| of_track.next()).map(|t| t.codec.clone())
+        };
+        client.publisher.negotiate(&offer, &client.codecs, &announced);
         let lost = changes.unbound;
         for sid in &lost {
             if let Some(wish) = client.wish(sid) {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::api::{MediaKind, TrackSid};
-use super::codecs::{Negotiated, offered, select};
+use super::codecs::{Negotiated, offered, prefer, select};
 use super::leg::LegTransport;
 use super::sdp::{Description, Direction, Section, Setup};
 use super::sections::{Slot, Table, Use};
@@ -98,12 +98,24 @@ impl PeerLeg {
     }
 
     /// Takes codecs and extensions of the offer into the table, after [`Table::offer`].
-    pub(crate) fn negotiate(&mut self, offer: &Description, allowed: &[String]) {
+    /// `announced` names the codec of a published track: clients leave the choice among their offered
+    /// ones to the order of the answer.
+    pub(crate) fn negotiate(
+        &mut self,
+        offer: &Description,
+        allowed: &[String],
+        announced: &dyn Fn(&TrackSid, &Section) -> Option<String>,
+    ) {
         self.mixed = offer.mixed;
         for (slot, section) in self.table.slots.iter_mut().zip(&offer.sections) {
             let receive = matches!(slot.used, Use::Publishes(_));
             let limit: &[String] = if receive { allowed } else { &[] };
             slot.codecs = select(section, limit, receive);
+            if let Use::Publishes(sid) = &slot.used
+                && let Some(codec) = announced(sid, section)
+            {
+                prefer(&mut slot.codecs, &codec);
+            }
             slot.extensions = section
                 .extensions
                 .iter()

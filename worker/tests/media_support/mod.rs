@@ -106,6 +106,7 @@ impl Server {
             cid: cid.to_owned(),
             sid: TrackSid::from(sid),
             kind,
+            codec: String::new(),
             max_bitrate: 0,
         };
         self.media.send(Command::ExpectTrack { session, track });
