@@ -12,7 +12,7 @@ use plenum_worker_api::v1::Start;
 use tokio::sync::mpsc;
 
 use super::engine;
-use super::serve::{RunError, listen, terminated};
+use super::serve::{RunError, Termination, listen};
 use crate::quality::Metrics;
 use crate::quality::http::{self, Health};
 use crate::session::MediaConfig;
@@ -106,6 +106,7 @@ fn local_addresses(port: u16) -> Vec<SocketAddr> {
 
 /// Runs until told to stop.
 pub async fn run(config: DevConfig) -> Result<(), RunError> {
+    let mut termination = Termination::new()?;
     let listener = listen(config.listen).await?;
     let metrics = Arc::new(Metrics::new(Some(100))?);
     let health = Arc::new(Health::default());
@@ -133,7 +134,7 @@ pub async fn run(config: DevConfig) -> Result<(), RunError> {
         .merge(http::router(metrics, Arc::clone(&health)));
     health.set_ready(true);
     let stop = async move {
-        terminated().await;
+        termination.received().await;
         handle.shutdown().await;
     };
     plenum_join::serve(listener, router, plenum_join::ServeLimits::default(), stop).await?;

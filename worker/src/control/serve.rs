@@ -2,7 +2,8 @@
 //!
 //! Owns the order of start and stop. Start: media, hub, health, control port; ready only once the
 //! controller has said how clients reach the pod. Stop (SIGTERM): unready, no new rooms, a wait for
-//! the controller to move what is here, then a goodbye that makes the rest connect elsewhere.
+//! the controller to move what is here, then a goodbye that makes the rest connect elsewhere. Invariant:
+//! an open call, as every Watch is, never holds up the end of the process.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use plenum_worker_api::v1::{control_server::ControlServer, signal_server::SignalServer};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::report::Fixed;
@@ -24,6 +26,8 @@ use crate::signal::{Hub, HubConfig, HubHandle};
 
 /// The largest gRPC message: a signal message and its envelope.
 const MAX_MESSAGE: usize = 1024 * 1024;
+/// How long connections of controller and gateways may take to close after the goodbyes.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a pod is told by its arguments.
 #[derive(Debug, Clone)]
@@ -88,6 +92,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
 
 /// Runs until told to stop.
 pub async fn run(config: ServeConfig) -> Result<(), RunError> {
+    // First of all: process 1 of a container ignores a signal that it has no handler for.
+    let termination = Termination::new()?;
     let tls_config = tls::load(&config.tls_directory)?;
     let control = listen(config.control_listen).await?;
     let metrics_listener = listen(config.metrics_listen).await?;
@@ -133,9 +139,24 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
     let (to, incoming) = mpsc::channel(16);
     tokio::spawn(tls::accept(control, config.tls_directory.clone(), tls_config, to));
     tracing::info!(control = %config.control_listen, media = %engine.address, "worker started");
-    let stop = stop(handle, health, config.shutdown_grace);
-    server(services, ReceiverStream::new(incoming), stop).await?;
+    let (stopped, said_goodbye) = oneshot::channel();
+    let stop = async move {
+        stop(termination, handle, health, config.shutdown_grace).await;
+        let _ = stopped.send(());
+    };
+    let overdue = async {
+        // Without the message the server has failed, and says so itself.
+        if said_goodbye.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(CLOSE_PATIENCE).await;
+    };
+    tokio::select! {
+        served = server(services, ReceiverStream::new(incoming), stop) => served?,
+        () = overdue => {}
+    }
     hub.abort();
+    tracing::info!("worker stopped");
     Ok(())
 }
 
@@ -166,17 +187,17 @@ where
 }
 
 /// Completes when it is time to close the control port.
-async fn stop(hub: HubHandle, health: Arc<Health>, grace: Duration) {
-    terminated().await;
+async fn stop(mut termination: Termination, hub: HubHandle, health: Arc<Health>, grace: Duration) {
+    termination.received().await;
     tracing::info!("stopping: waiting for rooms to be moved");
-    health.set_ready(false);
+    health.stop();
     let _ = hub.set_draining(true).await;
     let mut snapshots = hub.snapshots();
     let empty = snapshots.wait_for(|snapshot| snapshot.participants == 0);
     tokio::select! {
         _ = empty => {}
         () = tokio::time::sleep(grace) => {}
-        () = terminated() => {}
+        () = termination.received() => {}
     }
     hub.shutdown().await;
     // The goodbyes need a moment on the wire.
@@ -184,13 +205,25 @@ async fn stop(hub: HubHandle, health: Arc<Health>, grace: Duration) {
 }
 
 /// SIGTERM or SIGINT.
-pub async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut term) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+pub struct Termination {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Termination {
+    /// From here on neither ends the process by itself.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next one.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

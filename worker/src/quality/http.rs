@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 #[derive(Debug, Default)]
 pub struct Health {
     ready: AtomicBool,
+    stopping: AtomicBool,
 }
 
 impl Health {
@@ -26,9 +27,14 @@ impl Health {
         self.ready.store(ready, Ordering::Relaxed);
     }
 
+    /// Takes no work any more, whatever it is told afterwards.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
     /// Takes work?
     pub fn ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+        self.ready.load(Ordering::Relaxed) && !self.stopping.load(Ordering::Relaxed)
     }
 }
 
@@ -57,6 +63,8 @@ async fn metrics_page(State(shared): State<Shared>) -> impl IntoResponse {
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     if shared.health.ready() {
         (StatusCode::OK, "ok\n")
+    } else if shared.health.stopping.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not configured yet\n")
     }
