@@ -58,6 +58,9 @@ struct ServeArgs {
     /// metadata.uid of the pod.
     #[arg(long, env = "PLENUM_WORKER_UID")]
     worker_uid: String,
+    /// Pool of the pod, NAMESPACE/NAME: a label of every metric.
+    #[arg(long, env = "PLENUM_POOL", default_value = "")]
+    pool: String,
     /// Told to clients as the server's region.
     #[arg(long, env = "PLENUM_REGION", default_value = "")]
     region: String,
@@ -119,6 +122,7 @@ async fn run(command: Command) -> Result<(), RunError> {
                 media_listen: any(args.media_port),
                 tls_directory: args.tls_dir,
                 worker_uid: args.worker_uid,
+                pool: args.pool,
                 region: args.region,
                 max_sessions: args.max_sessions,
                 room_metrics: (args.room_metrics > 0).then_some(args.room_metrics),

@@ -197,6 +197,15 @@ fn container(pool: &MediaWorkerPool, image: &Image) -> Container {
             field("POD_NAMESPACE", "metadata.namespace"),
             field("PLENUM_WORKER_UID", "metadata.uid"),
             field("POD_IP", "status.podIP"),
+            EnvVar {
+                name: "PLENUM_POOL".to_owned(),
+                value: Some(format!(
+                    "{}/{}",
+                    pool.namespace().unwrap_or_default(),
+                    pool.name_any()
+                )),
+                ..EnvVar::default()
+            },
         ]),
         ports: Some(vec![
             port("media-udp", media, "UDP", host),
@@ -299,6 +308,9 @@ mod tests {
         assert!(!pod.to_string().contains("hostPort"));
         assert_eq!(at("/metadata/ownerReferences/0/kind"), json!("MediaWorkerPool"));
         assert_eq!(at("/metadata/labels/plenum.dev~1pool"), json!("edge"));
+        let env = at("/spec/containers/0/env");
+        let named = json!({ "name": "PLENUM_POOL", "value": "plenum/edge" });
+        assert!(env.as_array().is_some_and(|all| all.contains(&named)), "{env}");
     }
 
     #[test]

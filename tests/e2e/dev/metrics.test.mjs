@@ -27,6 +27,13 @@ test('metrics rise and fall with a call', { skip: !!process.env.PLENUM_E2E_URL }
   await bob.waitDecoded('alice');
   await reach('plenum_worker_participants', 2);
   await reach('plenum_worker_rooms', 1);
+  for (const name of ['rtp_loss_ratio', 'rtp_jitter_seconds', 'rtt_seconds', 'quality_score_ratio']) {
+    const count = `plenum_worker_${name}_count`;
+    await waitFor(async () => sum(await target.metrics(), count, { pool: 'dev' }) > 0, {
+      what: `${count} of the pool rises`,
+      diagnose: stage.diagnose,
+    });
+  }
   const text = await target.metrics();
   // Rooms may be named in dev mode, people never.
   for (const name of ['alice', 'bob']) assert.ok(!text.includes(name), `a metric names ${name}`);

@@ -108,7 +108,7 @@ fn local_addresses(port: u16) -> Vec<SocketAddr> {
 pub async fn run(config: DevConfig) -> Result<(), RunError> {
     let mut termination = Termination::new()?;
     let listener = listen(config.listen).await?;
-    let metrics = Arc::new(Metrics::new(Some(100))?);
+    let metrics = Arc::new(Metrics::new("dev", Some(100))?);
     let health = Arc::new(Health::default());
     let engine = engine::start(MediaConfig {
         udp: config.media_listen,

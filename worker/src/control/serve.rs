@@ -42,6 +42,8 @@ pub struct ServeConfig {
     pub tls_directory: PathBuf,
     /// Of the pod.
     pub worker_uid: String,
+    /// The pod's pool, `NAMESPACE/NAME`: a label of every metric.
+    pub pool: String,
     /// Told to clients.
     pub region: String,
     /// Sessions beyond which media refuses.
@@ -97,7 +99,7 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
     let tls_config = tls::load(&config.tls_directory)?;
     let control = listen(config.control_listen).await?;
     let metrics_listener = listen(config.metrics_listen).await?;
-    let metrics = Arc::new(Metrics::new(config.room_metrics)?);
+    let metrics = Arc::new(Metrics::new(&config.pool, config.room_metrics)?);
     let health = Arc::new(Health::default());
     let engine = engine::start(MediaConfig {
         udp: config.media_listen,

@@ -92,7 +92,7 @@ async fn pod() -> Pod {
         HubConfig::default(),
         commands_in,
         events_out,
-        Arc::new(Metrics::new(None).unwrap()),
+        Arc::new(Metrics::new("dev", None).unwrap()),
     );
     tokio::spawn(hub.run());
     let advertised = Arc::new(Mutex::new(Vec::new()));

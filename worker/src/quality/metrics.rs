@@ -1,10 +1,10 @@
 //! The Prometheus metrics of a worker.
 //!
 //! Owns the registry and every series in it. Invariants: names begin with `plenum_worker_`, units are
-//! base units, label values come from closed sets; per-room series exist only where they were asked
+//! base units, label values come from closed sets; every series names the worker's pool; per-room series exist only where they were asked
 //! for, and never more than the cap.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -65,6 +65,7 @@ pub struct Metrics {
     lost: IntCounterVec,
     nacks: IntCounterVec,
     key_frames: IntCounterVec,
+    loss: HistogramVec,
     jitter: HistogramVec,
     rtt: Histogram,
     quality: Histogram,
@@ -83,9 +84,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything. `per_room`: series for that many rooms, with the room's name as a label.
-    pub fn new(per_room: Option<usize>) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+    /// Registers everything. `pool`: the worker's, as `NAMESPACE/NAME`. `per_room`: series for that many
+    /// rooms, with the room's name as a label.
+    pub fn new(pool: &str, per_room: Option<usize>) -> Result<Self, prometheus::Error> {
+        let of_pool = HashMap::from([("pool".to_owned(), pool.to_owned())]);
+        let registry = Registry::new_custom(None, Some(of_pool))?;
         let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -107,15 +110,22 @@ impl Metrics {
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };
-        let jitter = HistogramVec::new(
-            HistogramOpts::new(
-                "plenum_worker_rtp_jitter_seconds",
-                "Interarrival jitter of RTP streams, one observation per stream and round of statistics.",
-            )
-            .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5]),
-            &["direction", "kind"],
+        let of_media = |name: &str, help: &str, buckets: &[f64]| -> Result<HistogramVec, prometheus::Error> {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            let histograms = HistogramVec::new(options, &["direction", "kind"])?;
+            registry.register(Box::new(histograms.clone()))?;
+            Ok(histograms)
+        };
+        let loss = of_media(
+            "plenum_worker_rtp_loss_ratio",
+            "Share of RTP packets lost from 0 to 1, one observation per stream and round of statistics.",
+            &[0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5],
         )?;
-        registry.register(Box::new(jitter.clone()))?;
+        let jitter = of_media(
+            "plenum_worker_rtp_jitter_seconds",
+            "Interarrival jitter of RTP streams, one observation per stream and round of statistics.",
+            &[0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5],
+        )?;
         let build = gauges(
             "plenum_worker_build_info",
             "Constant 1, labelled with the version.",
@@ -149,6 +159,7 @@ impl Metrics {
                 "Key frames asked for.",
                 &media,
             )?,
+            loss,
             jitter,
             rtt: histogram(
                 "plenum_worker_rtt_seconds",
@@ -243,6 +254,13 @@ impl Metrics {
         let labels = [direction.as_str(), kind(media)];
         self.nacks.with_label_values(&labels).inc_by(nacks);
         self.key_frames.with_label_values(&labels).inc_by(plis);
+    }
+
+    /// One stream's loss, 0 to 1.
+    pub fn loss(&self, direction: Direction, media: MediaKind, ratio: f64) {
+        self.loss
+            .with_label_values(&[direction.as_str(), kind(media)])
+            .observe(ratio);
     }
 
     /// One stream's jitter.
@@ -352,7 +370,7 @@ mod tests {
 
     #[test]
     fn names_and_labels_are_bounded() {
-        let metrics = Metrics::new(None).unwrap();
+        let metrics = Metrics::new("plenum-system/default", None).unwrap();
         metrics.standing(
             true,
             [("team/standup", 3)].into_iter(),
@@ -363,8 +381,14 @@ mod tests {
             .into_iter(),
         );
         let text = metrics.render();
-        assert!(text.contains("plenum_worker_participants 3"));
-        assert!(text.contains("plenum_worker_tracks{codec=\"other\",kind=\"video\"} 1"));
+        let pool = "pool=\"plenum-system/default\"";
+        assert!(text.contains(&format!("plenum_worker_participants{{{pool}}} 3")));
+        assert!(text.contains(&format!(
+            "plenum_worker_tracks{{codec=\"other\",kind=\"video\",{pool}}} 1"
+        )));
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            assert!(line.contains(pool), "{line}");
+        }
         assert!(!text.contains("standup") && !text.contains("evil"));
         for line in text.lines().filter(|l| l.starts_with("# HELP")) {
             assert!(line.contains("plenum_worker_"), "{line}");
@@ -373,7 +397,7 @@ mod tests {
 
     #[test]
     fn rooms_are_shown_on_request_and_up_to_the_cap() {
-        let metrics = Metrics::new(Some(1)).unwrap();
+        let metrics = Metrics::new("dev", Some(1)).unwrap();
         metrics.standing(false, [("a", 1), ("b", 2)].into_iter(), std::iter::empty());
         assert!(metrics.render().contains("room=\"a\"") && !metrics.render().contains("room=\"b\""));
         metrics.standing(false, [("b", 2)].into_iter(), std::iter::empty());

@@ -137,6 +137,10 @@ fn interval(
         } else {
             packets
         };
+        if expected > 0 {
+            // Reports of loss may outlive the packets that they are about.
+            metrics.loss(direction, track.kind, (lost as f64 / expected as f64).min(1.0));
+        }
         match track.kind {
             MediaKind::Audio => {
                 interval.audio_expected += expected;
@@ -185,7 +189,7 @@ mod tests {
 
     #[test]
     fn only_the_difference_counts() {
-        let metrics = Metrics::new(None).unwrap();
+        let metrics = Metrics::new("dev", None).unwrap();
         let mut tracker = Tracker::default();
         let at = Duration::from_secs;
         assert!(
@@ -204,10 +208,12 @@ mod tests {
         // Bound anew: begins from zero, without a panic and without a bad score.
         let round = tracker.round(&statistics(10, 0), at(50), &metrics);
         assert_eq!(round.qualities[0].1, ConnectionQuality::Excellent);
-        assert!(
-            metrics
-                .render()
-                .contains("plenum_worker_rtp_packets_total{direction=\"in\",kind=\"video\"} 7010")
-        );
+        let text = metrics.render();
+        let labels = "direction=\"in\",kind=\"video\",pool=\"dev\"";
+        assert!(text.contains(&format!("plenum_worker_rtp_packets_total{{{labels}}} 7010")));
+        // One round of eight lost a third.
+        let loss = format!("plenum_worker_rtp_loss_ratio_bucket{{{labels}");
+        assert!(text.contains(&format!("{loss},le=\"0.2\"}} 7")), "{text}");
+        assert!(text.contains(&format!("{loss},le=\"0.5\"}} 8")), "{text}");
     }
 }

@@ -30,7 +30,7 @@ struct Worker {
 async fn worker() -> Worker {
     let (commands_in, commands) = mpsc::unbounded_channel::<Command>();
     let (events, events_out) = mpsc::unbounded_channel();
-    let metrics = Arc::new(Metrics::new(None).unwrap());
+    let metrics = Arc::new(Metrics::new("dev", None).unwrap());
     let (hub, handle) = Hub::new(
         HubConfig::default(),
         commands_in,
