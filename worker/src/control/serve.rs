@@ -26,6 +26,8 @@ use crate::signal::{Hub, HubConfig, HubHandle};
 
 /// The largest gRPC message: a signal message and its envelope.
 const MAX_MESSAGE: usize = 1024 * 1024;
+/// Calls of one connection beside its sessions: Watch, Check, lists, moderation.
+const CALLS_BESIDE_SESSIONS: usize = 64;
 /// How long connections of controller and gateways may take to close after the goodbyes.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -153,8 +155,10 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
         }
         tokio::time::sleep(CLOSE_PATIENCE).await;
     };
+    let streams = config.max_sessions.saturating_add(CALLS_BESIDE_SESSIONS);
+    let incoming = ReceiverStream::new(incoming);
     tokio::select! {
-        served = server(services, ReceiverStream::new(incoming), stop) => served?,
+        served = server(services, incoming, streams, stop) => served?,
         () = overdue => {}
     }
     hub.abort();
@@ -162,10 +166,11 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The gRPC server over connections whose handshake is done.
+/// The gRPC server over connections whose handshake is done. `streams`: open calls of one connection.
 pub async fn server<I, S>(
     services: Services,
     incoming: I,
+    streams: usize,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error>
 where
@@ -180,6 +185,9 @@ where
     let control = ControlServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE);
     let signal = SignalServer::new(services).max_decoding_message_size(MAX_MESSAGE);
     tonic::transport::Server::builder()
+        // Every client of a gateway is an open call: what a connection takes must not be less than what
+        // the worker takes.
+        .max_concurrent_streams(u32::try_from(streams).unwrap_or(u32::MAX))
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .add_service(control)

@@ -26,6 +26,9 @@ use crate::quality::http::Health;
 use crate::session::api::{Command, Event};
 use crate::signal::{Hub, HubConfig};
 
+/// Open calls of one connection.
+const STREAMS: usize = 500;
+
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -113,6 +116,7 @@ async fn pod() -> Pod {
     tokio::spawn(server(
         services,
         ReceiverStream::new(incoming),
+        STREAMS,
         std::future::pending(),
     ));
     Pod {
@@ -419,4 +423,24 @@ async fn reports_come_at_once_and_keep_coming() {
             .any(|r| r.name == "team/standup" && r.epoch == 3);
     }
     assert!(told && heartbeats >= 2, "{told} {heartbeats}");
+}
+
+#[tokio::test]
+async fn one_connection_carries_as_many_calls_as_it_was_told() {
+    let pod = pod().await;
+    let gateway = pod.control(GATEWAY_NAME).await;
+    let mut open = Vec::new();
+    for _ in 0..STREAMS {
+        let mut gateway = gateway.clone();
+        let watch = gateway.watch(v1::WatchRequest {});
+        let answer = tokio::time::timeout(Duration::from_secs(5), watch).await;
+        open.push(answer.expect("no stream left").unwrap().into_inner());
+    }
+    let mut gateway = gateway.clone();
+    let one_more = gateway.watch(v1::WatchRequest {});
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), one_more)
+            .await
+            .is_err()
+    );
 }
