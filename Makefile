@@ -22,7 +22,7 @@ kubeconfig: ## Print the path of the kubeconfig (use with make -s)
 page: ## Build the join page that the gateway serves
 	@tests/stack/page
 
-images: page ## Build the binaries and their images
+images: ## Build the binaries and their images
 	@tests/stack/images
 
 test: ## Everything: lint, unit, API server, cluster, browsers
