@@ -125,6 +125,7 @@ pub async fn run(config: DevConfig) -> Result<(), RunError> {
     (engine.set_advertise)(advertise);
     let hub_config = HubConfig {
         rooms_on_demand: true,
+        max_sessions: Some(config.max_sessions),
         ..HubConfig::default()
     };
     let (hub, handle) = Hub::new(hub_config, engine.port, engine.events, Arc::clone(&metrics));

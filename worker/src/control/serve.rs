@@ -111,6 +111,7 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
     })?;
     let hub_config = HubConfig {
         rooms_on_demand: false,
+        max_sessions: Some(config.max_sessions),
         region: config.region.clone(),
         node_id: config.worker_uid.clone(),
     };

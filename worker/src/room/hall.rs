@@ -1,7 +1,8 @@
 //! All rooms of a worker.
 //!
 //! Owns which rooms there are, which room a session is in, epochs and draining. Invariants: a
-//! session is in at most one room; a room's epoch never falls; while draining no new room is taken.
+//! session is in at most one room; a room's epoch never falls; while draining no new room is taken;
+//! beyond its limit of sessions nobody new is let in, so that media never has to refuse one.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -35,6 +36,7 @@ pub struct Hall {
     next_session: u64,
     sids: Sids,
     draining: bool,
+    max_sessions: Option<usize>,
 }
 
 impl Hall {
@@ -46,6 +48,23 @@ impl Hall {
             next_session: 1,
             sids,
             draining: false,
+            max_sessions: None,
+        }
+    }
+
+    /// Lets in no more than so many; `None` = any number.
+    pub fn limit_sessions(&mut self, most: Option<usize>) {
+        self.max_sessions = most;
+    }
+
+    /// Is there a place for somebody new?
+    pub fn vacancy(&self) -> Result<(), PublicError> {
+        match self.max_sessions {
+            Some(most) if self.sessions.len() >= most => Err(PublicError::new(
+                Code::NoCapacity,
+                format!("the worker takes {most} clients"),
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -150,12 +169,21 @@ impl Hall {
 
     /// What [`Hall::enter`] would say.
     pub fn check(&self, entry: &Entry) -> Result<(), PublicError> {
-        self.held(&entry.room)?.admit(entry).map(drop)
+        self.admission(entry).map(drop)
+    }
+
+    fn admission(&self, entry: &Entry) -> Result<Admission, PublicError> {
+        let admission = self.held(&entry.room)?.admit(entry)?;
+        // Whoever comes back has a place already.
+        if admission == Admission::New {
+            self.vacancy()?;
+        }
+        Ok(admission)
     }
 
     /// Lets a client in.
     pub fn enter(&mut self, entry: Entry, now: Now, out: &mut Outbox) -> Result<Entered, PublicError> {
-        let admission = self.held(&entry.room)?.admit(&entry)?;
+        let admission = self.admission(&entry)?;
         let name = entry.room.clone();
         let Some(room) = self.rooms.get_mut(&name) else {
             return Err(Code::RoomNotFound.into());

@@ -187,7 +187,12 @@ impl Engine {
     }
 
     fn open(&mut self, session: SessionId, topology: Topology, codecs: Vec<String>, now: Instant) {
-        if self.clients.len() >= self.max_sessions || self.clients.contains_key(&session) {
+        if self.clients.len() >= self.max_sessions {
+            // Rooms refuse first, so that this is their fault.
+            tracing::error!(session = session.0, "no room for another session");
+            return;
+        }
+        if self.clients.contains_key(&session) {
             return;
         }
         let Some(publisher) = self.new_leg(false, now) else {

@@ -75,8 +75,10 @@ impl Desk {
             },
             sif_trailer,
         };
+        let mut hall = Hall::new(sids);
+        hall.limit_sessions(config.max_sessions);
         Self {
-            hall: Hall::new(sids),
+            hall,
             clients: HashMap::new(),
             connections: HashMap::new(),
             next_connection: 1,
@@ -115,6 +117,7 @@ impl Desk {
         let entry = start::entry(start)?;
         let room = entry.room.clone();
         if self.config.rooms_on_demand && self.hall.room(room.as_str()).is_none() {
+            self.hall.vacancy()?;
             let mut out = Outbox::default();
             self.hall.assign(RoomSpec::open(room.clone()), now, &mut out)?;
             self.carry_out(out, now);
@@ -211,7 +214,7 @@ impl Desk {
         let entry = start::entry(start)?;
         if self.config.rooms_on_demand && self.hall.room(entry.room.as_str()).is_none() {
             return if entry.grant.join {
-                Ok(())
+                self.hall.vacancy()
             } else {
                 Err(PublicError::new(Code::NotPermitted, "roomJoin"))
             };

@@ -40,6 +40,8 @@ impl MediaPort for mpsc::UnboundedSender<Command> {
 pub struct HubConfig {
     /// Dev mode: a room exists from its first join to its end.
     pub rooms_on_demand: bool,
+    /// Clients beyond this are refused; `None` = never.
+    pub max_sessions: Option<usize>,
     /// Told to clients.
     pub region: String,
     /// Told to clients; empty = made up.

@@ -28,15 +28,14 @@ struct Worker {
 }
 
 async fn worker() -> Worker {
+    worker_with(HubConfig::default()).await
+}
+
+async fn worker_with(config: HubConfig) -> Worker {
     let (commands_in, commands) = mpsc::unbounded_channel::<Command>();
     let (events, events_out) = mpsc::unbounded_channel();
     let metrics = Arc::new(Metrics::new("dev", None).unwrap());
-    let (hub, handle) = Hub::new(
-        HubConfig::default(),
-        commands_in,
-        events_out,
-        Arc::clone(&metrics),
-    );
+    let (hub, handle) = Hub::new(config, commands_in, events_out, Arc::clone(&metrics));
     tokio::spawn(hub.run());
     handle.assign(RoomSpec::open(RoomName::from(ROOM))).await.unwrap();
     Worker {
@@ -517,7 +516,7 @@ async fn a_client_that_does_not_read_is_cut_and_may_come_back() {
         worker
             .metrics
             .render()
-            .contains("plenum_worker_signal_connections_cut_total{reason=\"slow\"} 1")
+            .contains("plenum_worker_signal_connections_cut_total{reason=\"slow\",pool=\"dev\"} 1")
     );
     drop(alice);
     let request = lk::JoinRequest {
@@ -619,4 +618,60 @@ async fn a_refusal_has_a_catalogue_code() {
         worker.hub.check(nonsense).await.unwrap_err().code,
         Code::RequestMalformed
     );
+}
+
+#[tokio::test]
+async fn a_full_worker_refuses_whoever_is_new() {
+    for rooms_on_demand in [false, true] {
+        let config = HubConfig {
+            max_sessions: Some(2),
+            rooms_on_demand,
+            ..HubConfig::default()
+        };
+        let mut worker = worker_with(config).await;
+        let (alice, join) = worker.join("alice").await;
+        let _bob = worker.join("bob").await;
+        let carol = start("carol", &lk::JoinRequest::default());
+        let elsewhere = Start {
+            room: "team/other".into(),
+            video_grant_json: serde_json::to_string(&Role::Participant.grant("team/other")).unwrap(),
+            ..carol.clone()
+        };
+        let expected = if rooms_on_demand {
+            Code::NoCapacity
+        } else {
+            Code::RoomNotFound
+        };
+        for (start, code) in [(&carol, Code::NoCapacity), (&elsewhere, expected)] {
+            assert_eq!(worker.hub.check(start.clone()).await.unwrap_err().code, code);
+            let refused = worker.hub.enter(start.clone(), 1).await;
+            assert_eq!(refused.err().map(|e| e.code), Some(code));
+        }
+        // Publishes a snapshot: no room was made for those who were refused.
+        worker.hub.set_draining(false).await.unwrap();
+        assert_eq!(worker.hub.snapshots().borrow().rooms.len(), 1);
+
+        // Who is there may come back, and once more under the same name.
+        let again = lk::JoinRequest {
+            reconnect: true,
+            participant_sid: join.participant.unwrap().sid,
+            ..Default::default()
+        };
+        drop(alice);
+        let mut alice = worker.enter(start("alice", &again)).await;
+        assert!(matches!(
+            alice.next().await,
+            Got::Response(Response::Reconnect(_))
+        ));
+        let (alice, _) = worker.join("alice").await;
+        assert_eq!(
+            worker.hub.check(carol.clone()).await.unwrap_err().code,
+            Code::NoCapacity
+        );
+
+        // A place is free once somebody has left.
+        alice.hub.expel(ROOM.into(), "alice".into(), false).await.unwrap();
+        worker.hub.check(carol.clone()).await.unwrap();
+        worker.join("carol").await;
+    }
 }
