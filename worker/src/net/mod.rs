@@ -73,9 +73,24 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     // Short queues still work, only worse.
     let _ = socket.set_recv_buffer_size(QUEUE);
     let _ = socket.set_send_buffer_size(QUEUE);
+    if let Some(granted) = shortfall(&socket, QUEUE) {
+        tracing::warn!(
+            asked = QUEUE,
+            granted,
+            "the media port's receive queue is shorter than asked: bursts may be lost; raise the sysctl net.core.rmem_max of the node"
+        );
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// Bytes of the receive queue, where they are fewer than asked for.
+fn shortfall(socket: &Socket, asked: usize) -> Option<usize> {
+    let told = socket.recv_buffer_size().ok()?;
+    // Linux tells twice what it grants: the other half is its own (socket(7)).
+    let granted = if cfg!(target_os = "linux") { told / 2 } else { told };
+    (granted < asked).then_some(granted)
 }
 
 /// The media socket.
@@ -119,5 +134,18 @@ impl UdpPort {
         if self.socket.try_send_to(packet, to).is_err() {
             drops.count(Drop::SendFailed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_receive_queue_is_noticed() {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+        socket.set_recv_buffer_size(8 * 1024).unwrap();
+        assert_eq!(shortfall(&socket, 8 * 1024), None);
+        assert_eq!(shortfall(&socket, 8 * 1024 + 1), Some(8 * 1024));
     }
 }
