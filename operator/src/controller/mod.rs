@@ -162,6 +162,9 @@ pub struct Args {
         value_delimiter = ','
     )]
     pub worker_image_pull_secrets: Vec<String>,
+    /// Each worker names at most this many rooms in its metrics (0: none).
+    #[arg(long, env = "PLENUM_WORKER_ROOM_METRICS", default_value_t = 0)]
+    pub worker_room_metrics: u32,
     /// What the links to meetings begin with.
     #[arg(long, env = "PLENUM_PUBLIC_URL", default_value = "http://localhost:7880")]
     pub public_url: String,
@@ -307,6 +310,7 @@ async fn lead(
             name: args.worker_image.clone(),
             pull_policy: args.worker_image_pull_policy.clone(),
             pull_secrets: args.worker_image_pull_secrets.clone(),
+            room_metrics: args.worker_room_metrics,
         },
         public_url: args.public_url.trim_end_matches('/').to_owned(),
         control_port: args.worker_control_port,

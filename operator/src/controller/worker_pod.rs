@@ -39,6 +39,8 @@ pub(crate) struct Image {
     pub(crate) pull_policy: String,
     /// Secrets for the registry.
     pub(crate) pull_secrets: Vec<String>,
+    /// How many rooms a worker may name in its metrics.
+    pub(crate) room_metrics: u32,
 }
 
 /// Labels of everything that belongs to a pool.
@@ -191,6 +193,7 @@ fn container(pool: &MediaWorkerPool, image: &Image) -> Container {
             format!("--tls-dir={TLS_DIR}"),
             format!("--media-port={media}"),
             format!("--max-sessions={}", pool.spec.capacity.participants),
+            format!("--room-metrics={}", image.room_metrics),
         ]),
         env: Some(vec![
             field("POD_NAME", "metadata.name"),
@@ -275,6 +278,7 @@ mod tests {
             name: "worker:1".into(),
             pull_policy: "IfNotPresent".into(),
             pull_secrets: Vec::new(),
+            room_metrics: 7,
         }
     }
 
@@ -311,6 +315,9 @@ mod tests {
         let env = at("/spec/containers/0/env");
         let named = json!({ "name": "PLENUM_POOL", "value": "plenum/edge" });
         assert!(env.as_array().is_some_and(|all| all.contains(&named)), "{env}");
+        let args = at("/spec/containers/0/args");
+        let capped = json!("--room-metrics=7");
+        assert!(args.as_array().is_some_and(|all| all.contains(&capped)), "{args}");
     }
 
     #[test]

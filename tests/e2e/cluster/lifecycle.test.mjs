@@ -5,8 +5,18 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { Stage } from '../lib/call.mjs';
 import { clusterTarget, openMeeting, unique } from '../lib/cluster-target.mjs';
-import { LOCAL, SYSTEM, condition, find, kubectl, pods, remove, waitForObject } from '../lib/kube.mjs';
-import { names, sum } from '../lib/metrics.mjs';
+import {
+  LOCAL,
+  SYSTEM,
+  condition,
+  find,
+  kubectl,
+  podMetrics,
+  pods,
+  remove,
+  waitForObject,
+} from '../lib/kube.mjs';
+import { lintMetrics, names, sum } from '../lib/metrics.mjs';
 import { waitFor } from '../lib/wait.mjs';
 
 /** Processes of a Pod that run `word` as their subcommand: on this machine they can be seen. */
@@ -125,6 +135,12 @@ describe('the life of a call', { concurrency: false }, () => {
     await reach('plenum_worker_participants', (value) => value === idle + 2);
     await reach('plenum_worker_rtp_packets_total', (value) => value > packets);
     const text = await target.metrics(room);
+    lintMetrics(text, 'the worker');
+    for (const component of ['controller', 'gateway']) {
+      for (const { metadata } of await pods(component)) {
+        lintMetrics(await podMetrics(metadata.name, SYSTEM), metadata.name);
+      }
+    }
     assert.ok(names(text).length > 5);
     for (const name of [room, room.split('/')[1], 'alice', 'bob']) {
       assert.ok(!text.includes(name), `a metric names ${name}`);

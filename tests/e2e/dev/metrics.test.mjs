@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto';
 import { test } from 'node:test';
 import { Stage } from '../lib/call.mjs';
 import { devTarget } from '../lib/dev-target.mjs';
-import { sum } from '../lib/metrics.mjs';
+import { lintMetrics, sum } from '../lib/metrics.mjs';
 import { waitFor } from '../lib/wait.mjs';
 
 test('metrics rise and fall with a call', { skip: !!process.env.PLENUM_E2E_URL }, async (t) => {
@@ -35,6 +35,7 @@ test('metrics rise and fall with a call', { skip: !!process.env.PLENUM_E2E_URL }
     });
   }
   const text = await target.metrics();
+  lintMetrics(text, 'the worker');
   // Rooms may be named in dev mode, people never.
   for (const name of ['alice', 'bob']) assert.ok(!text.includes(name), `a metric names ${name}`);
   await alice.leave();

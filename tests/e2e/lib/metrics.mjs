@@ -1,5 +1,16 @@
 // The Prometheus text format, as far as a test needs it.
 
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+
+/** Fails where Prometheus' own linter finds fault with an exposition. */
+export function lintMetrics(text, whose) {
+  const result = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' });
+  if (result.error)
+    throw new Error(`promtool cannot run (tests/cluster/tools installs it): ${result.error.message}`);
+  assert.deepEqual([result.status, result.stdout + result.stderr], [0, ''], `promtool on ${whose}`);
+}
+
 /**
  * The sum over all series of one metric whose labels match.
  *
