@@ -99,7 +99,6 @@ pub(crate) struct Context {
 const RESERVATION: Duration = Duration::from_secs(10);
 
 impl Context {
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
         client: Client,
         settings: Settings,

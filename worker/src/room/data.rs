@@ -92,7 +92,7 @@ fn stamp(raw: &[u8], packet: &lk::DataPacket, identity: &Identity, sid: &Partici
     let mut out = match &packet.value {
         // The old place of the sender's name is inside the user packet.
         Some(Value::User(user)) => {
-            #[allow(deprecated)]
+            #[allow(deprecated, reason = "older clients still read and send the old fields")]
             let user = lk::UserPacket {
                 participant_identity: identity.to_string(),
                 participant_sid: sid.to_string(),
@@ -141,7 +141,7 @@ impl Room {
             return Err(DropReason::TooLarge);
         }
         let packet = lk::DataPacket::decode(payload.clone()).map_err(|_| DropReason::Malformed)?;
-        #[allow(deprecated)]
+        #[allow(deprecated, reason = "older clients still read and send the old fields")]
         match &packet.value {
             // Only servers say who speaks.
             Some(Value::Speaker(_)) => return Err(DropReason::Unsupported),
@@ -238,7 +238,7 @@ impl Room {
 }
 
 fn addressees(packet: &lk::DataPacket) -> Vec<Identity> {
-    #[allow(deprecated)]
+    #[allow(deprecated, reason = "older clients still read and send the old fields")]
     let old: &[String] = match &packet.value {
         Some(Value::User(user)) => &user.destination_identities,
         _ => &[],
@@ -252,7 +252,7 @@ fn addressees(packet: &lk::DataPacket) -> Vec<Identity> {
 }
 
 fn addressed_sids(packet: &lk::DataPacket) -> Vec<String> {
-    #[allow(deprecated)]
+    #[allow(deprecated, reason = "older clients still read and send the old fields")]
     match &packet.value {
         Some(Value::User(user)) => user.destination_sids.clone(),
         _ => Vec::new(),

@@ -76,7 +76,7 @@ impl Grant {
 
     /// As clients see it.
     pub fn permission(&self) -> lk::ParticipantPermission {
-        #[allow(deprecated)] // Older clients read `recorder` and `agent` still.
+        #[allow(deprecated, reason = "older clients still read and send the old fields")]
         lk::ParticipantPermission {
             can_subscribe: self.subscribe,
             can_publish: self.publish,

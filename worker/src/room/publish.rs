@@ -250,7 +250,7 @@ impl Room {
         if update.features.len() > 32 || track.info.audio_features == update.features {
             return;
         }
-        #[allow(deprecated)] // Older clients read `stereo`.
+        #[allow(deprecated, reason = "older clients still read and send the old fields")]
         {
             track.info.stereo = update
                 .features

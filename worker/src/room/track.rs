@@ -76,7 +76,7 @@ impl Track {
                 ..Default::default()
             });
         }
-        #[allow(deprecated)] // Clients before `codecs` and `audio_features` read the old fields.
+        #[allow(deprecated, reason = "older clients still read and send the old fields")]
         let info = lk::TrackInfo {
             sid: sid.to_string(),
             r#type: request.r#type,
@@ -150,7 +150,7 @@ impl Track {
     /// Media has bound it.
     pub(super) fn set_live(&mut self, mid: String, mime_type: String, simulcast: bool) {
         self.live = true;
-        #[allow(deprecated)]
+        #[allow(deprecated, reason = "older clients still read and send the old fields")]
         {
             self.info.simulcast = simulcast;
         }
@@ -170,7 +170,7 @@ impl Track {
     }
 
     /// Layers of the first codec, which is the one that is forwarded.
-    #[allow(deprecated)]
+    #[allow(deprecated, reason = "older clients still read and send the old fields")]
     fn layers(&self) -> &[lk::VideoLayer] {
         match self.info.codecs.first() {
             Some(codec) if !codec.layers.is_empty() => &codec.layers,
@@ -293,7 +293,7 @@ fn stream_of(source: i32) -> &'static str {
 
 fn audio_features(request: &lk::AddTrackRequest) -> Vec<i32> {
     let mut features = request.audio_features.clone();
-    #[allow(deprecated)]
+    #[allow(deprecated, reason = "older clients still read and send the old fields")]
     for (set, feature) in [
         (request.stereo, lk::AudioTrackFeature::TfStereo),
         (request.disable_dtx, lk::AudioTrackFeature::TfNoDtx),

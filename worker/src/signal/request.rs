@@ -49,7 +49,7 @@ pub fn decode(bytes: &[u8]) -> Result<(&'static str, Incoming), PublicError> {
 
 fn incoming(message: Message) -> Result<(&'static str, Incoming), PublicError> {
     let act = |action| Ok(Incoming::Act(action));
-    #[allow(deprecated)]
+    #[allow(deprecated, reason = "older clients still read and send the old fields")]
     let (name, incoming) = match message {
         Message::Offer(d) => (
             "offer",

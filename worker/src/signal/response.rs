@@ -186,7 +186,7 @@ fn wanted(track_sid: String, codecs: Vec<String>, highest: Option<Quality>) -> l
             })
             .collect::<Vec<_>>()
     };
-    #[allow(deprecated)] // Clients without codec negotiation read the flat list.
+    #[allow(deprecated, reason = "older clients still read and send the old fields")]
     lk::SubscribedQualityUpdate {
         track_sid,
         subscribed_qualities: qualities(),

@@ -49,7 +49,7 @@ fn dropped(stage: &Stage) -> Option<DropReason> {
 fn a_packet_goes_to_all_others_with_our_stamp() {
     let mut stage = Stage::new();
     let (alice, bob, carol) = (stage.join("alice"), stage.join("bob"), stage.join("carol"));
-    #[allow(deprecated)]
+    #[allow(deprecated, reason = "older clients still read and send the old fields")]
     let forged = lk::DataPacket {
         participant_identity: "bob".into(),
         participant_sid: "PA_bob".into(),
@@ -74,7 +74,7 @@ fn a_packet_goes_to_all_others_with_our_stamp() {
     let Some(Value::User(user)) = packet.value else {
         panic!()
     };
-    #[allow(deprecated)]
+    #[allow(deprecated, reason = "older clients still read and send the old fields")]
     {
         assert_eq!(
             (user.participant_identity.as_str(), user.payload.as_slice()),
@@ -149,7 +149,7 @@ fn what_must_not_pass_does_not() {
     assert_eq!(dropped(&stage), Some(DropReason::Malformed));
     send(&mut stage, alice, vec![0; 65_537]);
     assert_eq!(dropped(&stage), Some(DropReason::TooLarge));
-    #[allow(deprecated)]
+    #[allow(deprecated, reason = "older clients still read and send the old fields")]
     let speaker = lk::DataPacket {
         value: Some(Value::Speaker(lk::ActiveSpeakerUpdate::default())),
         ..Default::default()
