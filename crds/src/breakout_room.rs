@@ -37,7 +37,9 @@ use crate::quantity::Duration;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.maxParticipants) || !has(self.participants) || size(self.participants) <= self.maxParticipants")
-        .message("spec.participants names more people than spec.maxParticipants admits; raise maxParticipants or shorten the list")
+        .message("spec.participants names more people than spec.maxParticipants admits; raise maxParticipants or shorten the list"),
+    validation = Rule::new("!(has(self.closeAfter) && has(self.closeAt))")
+        .message("spec.closeAfter and spec.closeAt exclude each other; keep the one you mean")
 )]
 pub struct BreakoutRoomSpec {
     /// The Meeting it belongs to, in the same namespace. Cannot change.
@@ -59,7 +61,11 @@ pub struct BreakoutRoomSpec {
     /// The room closes this long after it opened. Left out: it stays open until closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub close_after: Option<Duration>,
-    /// False: people are sent back to the main room and the room gives its place back.
+    /// The room closes at this time, the same for every room that names it. Excludes closeAfter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub close_at: Option<Time>,
+    /// False: after the Meeting's closingCountdown people are sent back to the main room and the room
+    /// gives its place back.
     #[serde(default = "yes")]
     pub open: bool,
 }
@@ -103,7 +109,8 @@ pub struct BreakoutRoomStatus {
     /// When it was opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opened_at: Option<Time>,
-    /// When it will close, where spec.closeAfter is set.
+    /// When it will close: by spec.closeAfter, spec.closeAt, a host's timer, or the countdown after it
+    /// was closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closes_at: Option<Time>,
 }

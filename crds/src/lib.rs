@@ -26,8 +26,9 @@ pub use media_worker_pool::{
     UpdateStrategy, WorkerTemplate,
 };
 pub use meeting::{
-    Audio, BreakoutAssignment, Breakouts, Codec, EndToEndEncryption, Guests, LastSession, Lobby, Media,
-    Meeting, MeetingSpec, MeetingStatus, Permissions, RolePermissions, Schedule, SessionDecisions, Source,
+    Audio, BreakoutAssignment, BreakoutDecisions, Breakouts, Codec, EndToEndEncryption, Guests, LastSession,
+    Lobby, Media, Meeting, MeetingSpec, MeetingStatus, MoveDecision, Permissions, RolePermissions,
+    RoomDecision, Schedule, SessionDecisions, Source,
 };
 pub use quantity::{BitRate, Duration, QuantityError};
 pub use schema::{Rule, all, cel_rules};
@@ -38,5 +39,9 @@ pub const GROUP: &str = "plenum.dev";
 pub const VERSION: &str = "v1alpha1";
 /// What the controller puts on a Meeting or BreakoutRoom that a worker holds.
 pub const FINALIZER: &str = "plenum.dev/release";
+/// Label on BreakoutRooms that a host made inside the meeting.
+pub const MADE_IN_MEETING_LABEL: &str = "plenum.dev/made-in-meeting";
+/// Field manager of what gateways write on behalf of hosts.
+pub const GATEWAY_MANAGER: &str = "plenum-gateway";
 /// Label on everything that belongs to a pool.
 pub const POOL_LABEL: &str = "plenum.dev/pool";

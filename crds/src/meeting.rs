@@ -389,6 +389,9 @@ pub struct Breakouts {
     /// Participants may go back to the main room by themselves.
     #[serde(default = "yes")]
     pub allow_return_to_main: bool,
+    /// Participants may refuse a move within its five seconds of notice.
+    #[serde(default)]
+    pub allow_cancel: bool,
 }
 
 impl Default for Breakouts {
@@ -397,6 +400,7 @@ impl Default for Breakouts {
             assignment: BreakoutAssignment::default(),
             closing_countdown: default_closing_countdown(),
             allow_return_to_main: true,
+            allow_cancel: false,
         }
     }
 }
@@ -507,4 +511,71 @@ pub struct SessionDecisions {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set"))]
     pub co_hosts: Vec<String>,
+    /// What hosts decided about breakout rooms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breakouts: Option<BreakoutDecisions>,
+}
+
+/// What hosts decided about breakout rooms inside the meeting. Nobody's spec is written for it: each
+/// decision stands until the object it is about says something new, so that the newest word wins,
+/// whoever spoke it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakoutDecisions {
+    /// How rooms are filled; wins over spec.breakouts.assignment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<BreakoutAssignment>,
+    /// Wins over spec.breakouts.allowReturnToMain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_return_to_main: Option<bool>,
+    /// Wins over spec.breakouts.allowCancel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_cancel: Option<bool>,
+    /// About single rooms.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200))]
+    pub rooms: Vec<RoomDecision>,
+    /// Who goes where, against what the rooms' specs say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5000))]
+    pub moves: Vec<MoveDecision>,
+}
+
+/// What a host decided about one breakout room.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoomDecision {
+    /// Name of the BreakoutRoom.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// metadata.generation of the room at that time: with a later one the decision is void.
+    pub generation: i64,
+    /// Wins over spec.open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<bool>,
+    /// Wins over spec.closeAfter and spec.closeAt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closes_at: Option<Time>,
+    /// Wins over spec.title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    pub title: Option<String>,
+}
+
+/// Where somebody goes, by a host's decision or their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MoveDecision {
+    /// Who.
+    #[schemars(length(min = 1, max = 128))]
+    pub identity: String,
+    /// Name of the BreakoutRoom; left out: the main room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub room: Option<String>,
+    /// The room whose spec named the identity at that time: once another one does (or none), the
+    /// decision is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub named: Option<String>,
 }

@@ -220,7 +220,7 @@ async fn whoever_is_left_is_sent_elsewhere_and_the_process_ends_well() {
                 }
             }
             Some(worker_frame::Frame::Closed(closed)) => break closed,
-            None => panic!("an empty frame"),
+            other => panic!("unexpected frame: {other:?}"),
         }
     };
     assert!(told.elapsed() >= GRACE, "nobody waited for the room to be moved");

@@ -64,6 +64,14 @@ catalogue! {
         "set spec.guests to Allow, or open the link with a token";
     RoomNotFound = "RoomNotFound", 404, "the worker holds no such room",
         "clients retry; if it lasts, look at the Meeting's Assigned condition";
+    RoomClosed = "RoomClosed", 409, "the breakout room is closed, or about to close",
+        "ask a host to open it, or set spec.open of the BreakoutRoom";
+    RoomLimit = "RoomLimit", 409, "the meeting has as many breakout rooms as one may",
+        "remove rooms first; a meeting has at most 200";
+    RoomForeign = "RoomForeign", 409, "the breakout room was applied from outside the meeting, so it can't be removed from inside",
+        "close it instead, or delete the BreakoutRoom where it came from";
+    WriteConflict = "WriteConflict", 409, "others changed the same object at the same time, again and again",
+        "look at the rooms as they are now and try again";
     EpochStale = "EpochStale", 409, "the request carries an epoch older than the room's",
         "the room has moved; clients reconnect by themselves";
     WorkerUnreachable = "WorkerUnreachable", 503, "the gateway cannot reach the worker that holds the meeting",

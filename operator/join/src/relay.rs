@@ -207,8 +207,13 @@ impl<R: Rooms> Relay<R> {
         let bytes = match frame.frame {
             Some(worker_frame::Frame::Response(bytes)) => bytes,
             Some(worker_frame::Frame::Closed(closed)) => return Err(End::Over(closed)),
-            // A kind of frame that a newer worker knows and this gateway does not.
-            None => return Ok(()),
+            // Not for the client: the gateway's own business, or a kind that this version does not know.
+            Some(
+                worker_frame::Frame::Moved(_)
+                | worker_frame::Frame::Relocated(_)
+                | worker_frame::Frame::Said(_),
+            )
+            | None => return Ok(()),
         };
         let bytes = if bytes.starts_with(ROOM_MOVED_KEY) {
             self.moved(bytes).await

@@ -479,6 +479,7 @@ fn room_spec(breakout: &BreakoutRoom, meeting: &Meeting, room: &str, epoch: i64)
             .iter()
             .map(|codec| codec.wire_name().to_owned())
             .collect(),
+        breakouts: None,
     }
 }
 

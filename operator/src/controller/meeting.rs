@@ -515,5 +515,6 @@ fn room_spec(meeting: &Meeting, room: &str, epoch: i64) -> RoomSpec {
             .iter()
             .map(|codec| codec.wire_name().to_owned())
             .collect(),
+        breakouts: None,
     }
 }

@@ -182,6 +182,24 @@ impl signal_server::Signal for Services {
         Ok(Response::new(response))
     }
 
+    async fn reserve(
+        &self,
+        request: Request<v1::ReserveRequest>,
+    ) -> Result<Response<v1::ReserveResponse>, Status> {
+        require(&request, &[Caller::Gateway])?;
+        Err(Status::unimplemented("reserve"))
+    }
+
+    type MeetingStream = Pin<Box<dyn Stream<Item = Result<v1::MeetingDown, Status>> + Send>>;
+
+    async fn meeting(
+        &self,
+        request: Request<Streaming<v1::MeetingUp>>,
+    ) -> Result<Response<Self::MeetingStream>, Status> {
+        require(&request, &[Caller::Gateway])?;
+        Err(Status::unimplemented("meeting"))
+    }
+
     async fn list_participants(
         &self,
         request: Request<v1::ListParticipantsRequest>,
@@ -197,6 +215,7 @@ impl signal_server::Signal for Services {
                 role: entry.role.to_owned(),
                 info: entry.info.encode_to_vec(),
                 quality: entry.quality.to_owned(),
+                ..Default::default()
             })
             .collect();
         Ok(Response::new(v1::ListParticipantsResponse { participants }))

@@ -256,7 +256,12 @@ impl Desk {
                 let error = PublicError::new(Code::RequestMalformed, "a second Start");
                 self.drop_client(session, &error, now);
             }
-            None => {}
+            Some(
+                client_frame::Frame::Move(_)
+                | client_frame::Frame::Tell(_)
+                | client_frame::Frame::Standing(_),
+            )
+            | None => {}
         }
     }
 

@@ -1,0 +1,5 @@
+//! Breakout rooms: what the objects and the hosts' decisions amount to, and who goes where.
+//!
+//! Owns the rules of `docs/breakouts.md` as pure functions of objects and time. Invariants: no I/O,
+//! no clock, randomness only from a seed that the caller gives; nobody's spec is written; of two
+//! decisions about the same thing the newest stands.
