@@ -93,6 +93,19 @@ impl Signal for Service {
     async fn moderate(&self, _: Request<ModerateRequest>) -> Result<Response<ModerateResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn reserve(&self, _: Request<ReserveRequest>) -> Result<Response<ReserveResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    type MeetingStream = ReceiverStream<Result<MeetingDown, Status>>;
+
+    async fn meeting(
+        &self,
+        _: Request<Streaming<MeetingUp>>,
+    ) -> Result<Response<Self::MeetingStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 /// A worker under `trusted`, and the rooms of a gateway whose certificate `own` signed.

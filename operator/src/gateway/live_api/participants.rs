@@ -347,6 +347,8 @@ pub(super) mod tests {
             role: "host".into(),
             info: info.encode_to_vec(),
             quality: "good".into(),
+            speaking: false,
+            since_ms: 0,
         }
     }
 
