@@ -8,7 +8,7 @@ use plenum_worker_api::v1;
 use prost::Message as _;
 use tonic::Status;
 
-use crate::room::{EndReason, Identity, Moderation, RoomName, RoomSpec};
+use crate::room::{EndReason, Identity, Moderation, Reserve, RoomName, RoomSpec};
 
 fn limit(milliseconds: u64) -> Option<Duration> {
     (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
@@ -79,6 +79,18 @@ pub fn moderation(request: v1::ModerateRequest) -> Result<(RoomName, Moderation)
         Action::RoomMetadata(metadata) => Moderation::Metadata(metadata),
     };
     Ok((RoomName::from(request.room), what))
+}
+
+/// What is to be kept, and where.
+pub fn reservation(request: v1::ReserveRequest) -> (RoomName, Reserve) {
+    let reserve = Reserve {
+        epoch: request.epoch,
+        identity: Identity::from(request.identity),
+        ttl: Duration::from_millis(u64::from(request.ttl_ms)),
+        takes_a_place: request.takes_a_place,
+        token_issued_at_ms: request.token_issued_at_ms,
+    };
+    (RoomName::from(request.room), reserve)
 }
 
 /// A catalogue error as a gRPC status: the message is `CODE: detail`, so that the caller gets the

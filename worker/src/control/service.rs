@@ -187,7 +187,19 @@ impl signal_server::Signal for Services {
         request: Request<v1::ReserveRequest>,
     ) -> Result<Response<v1::ReserveResponse>, Status> {
         require(&request, &[Caller::Gateway])?;
-        Err(Status::unimplemented("reserve"))
+        let (room, reserve) = convert::reservation(request.into_inner());
+        let response = match self.hub.reserve(room, reserve).await {
+            Ok(may_resume) => v1::ReserveResponse {
+                may_resume,
+                ..Default::default()
+            },
+            Err(error) => v1::ReserveResponse {
+                code: error.code.as_str().to_owned(),
+                detail: error.detail,
+                ..Default::default()
+            },
+        };
+        Ok(Response::new(response))
     }
 
     type MeetingStream = Pin<Box<dyn Stream<Item = Result<v1::MeetingDown, Status>> + Send>>;

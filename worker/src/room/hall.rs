@@ -12,6 +12,7 @@ use plenum_errors::{Code, PublicError};
 use super::entry::{Admission, Entry};
 use super::ids::{Identity, Now, RoomName, RoomSid, Sids};
 use super::moderate::Moderation;
+use super::reserve::Reserve;
 use super::spec::{EndReason, RoomSpec};
 use super::state::Room;
 use super::vocabulary::{Action, Outbox};
@@ -60,12 +61,32 @@ impl Hall {
     /// Is there a place for somebody new?
     pub fn vacancy(&self) -> Result<(), PublicError> {
         match self.max_sessions {
-            Some(most) if self.sessions.len() >= most => Err(PublicError::new(
+            Some(most) if self.sessions.len() + self.expected() >= most => Err(PublicError::new(
                 Code::NoCapacity,
                 format!("the worker takes {most} clients"),
             )),
             _ => Ok(()),
         }
+    }
+
+    /// People on the way from other workers.
+    fn expected(&self) -> usize {
+        self.rooms.values().map(Room::expected).sum()
+    }
+
+    /// Keeps a place in a room for somebody who is on the way from another worker.
+    pub fn reserve(&mut self, name: &RoomName, request: Reserve, now: Now) -> Result<(), PublicError> {
+        let room = self.held(name)?;
+        room.may_reserve(&request)?;
+        let counted =
+            room.session_of(request.identity.as_str()).is_some() || room.reserved.holds(&request.identity);
+        if !counted {
+            self.vacancy()?;
+        }
+        if let Some(room) = self.rooms.get_mut(name) {
+            room.reserve(request, now);
+        }
+        Ok(())
     }
 
     /// Every room.
@@ -173,9 +194,10 @@ impl Hall {
     }
 
     fn admission(&self, entry: &Entry) -> Result<Admission, PublicError> {
-        let admission = self.held(&entry.room)?.admit(entry)?;
-        // Whoever comes back has a place already.
-        if admission == Admission::New {
+        let room = self.held(&entry.room)?;
+        let admission = room.admit(entry)?;
+        // Whoever comes back or was announced has a place already.
+        if admission == Admission::New && !room.reserved.holds(&entry.identity) {
             self.vacancy()?;
         }
         Ok(admission)

@@ -18,6 +18,7 @@ mod ids;
 mod moderate;
 mod participant;
 mod publish;
+mod reserve;
 mod signalling;
 mod speakers;
 mod spec;
@@ -37,6 +38,7 @@ pub use ids::{Identity, Now, ParticipantSid, RoomName, RoomSid, Sids};
 pub use moderate::Moderation;
 pub use participant::{Participant, Presence};
 pub use plenum_token::Role;
+pub use reserve::Reserve;
 pub use spec::{EndReason, RoomSpec};
 pub use state::{Room, RoomStanding};
 pub use vocabulary::{
@@ -72,6 +74,8 @@ pub mod limits {
     pub const RESUME_GRACE: Duration = Duration::from_secs(20);
     /// How long the place is kept where the media is known to be gone as well.
     pub const REJOIN_GRACE: Duration = Duration::from_secs(5);
+    /// How long a place is kept for somebody who is on the way from another worker, at most.
+    pub const RESERVATION: Duration = Duration::from_secs(30);
     /// How long a departure is remembered for those who were away when it happened.
     pub const DEPARTURE_MEMORY: Duration = Duration::from_secs(60);
     /// How long reliable messages are kept for a client that asks for what it missed.

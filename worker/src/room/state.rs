@@ -18,6 +18,7 @@ use super::entry::{Admission, Entry};
 use super::ids::{Identity, Now, ParticipantSid, RoomSid, Sids};
 use super::limits;
 use super::participant::{Participant, Presence, takes_a_place};
+use super::reserve::Reservations;
 use super::speakers::Speakers;
 use super::spec::{EndReason, RoomSpec};
 use super::vocabulary::{Goodbye, Notice, Outbox, Output, Welcome};
@@ -59,6 +60,7 @@ pub struct Room {
     departed: VecDeque<Departed>,
     /// Identity and the Unix millisecond before which its tokens are void.
     revoked: VecDeque<(Identity, i64)>,
+    pub(super) reserved: Reservations,
     pub(super) standing: RoomStanding,
     /// Since when nobody is in it.
     pub(super) empty_since: Duration,
@@ -85,6 +87,7 @@ impl Room {
             reliable: ReliableMemory::default(),
             departed: VecDeque::new(),
             revoked: VecDeque::new(),
+            reserved: Reservations::default(),
             standing: RoomStanding::default(),
             empty_since: now.since_start,
             active_since: None,
@@ -165,12 +168,7 @@ impl Room {
 
     /// May this client enter, and how?
     pub fn admit(&self, entry: &Entry) -> Result<Admission, PublicError> {
-        if entry.epoch != 0 && entry.epoch != self.spec.epoch {
-            return Err(PublicError::new(
-                Code::EpochStale,
-                format!("room is at epoch {}", self.spec.epoch),
-            ));
-        }
+        self.check_epoch(entry.epoch)?;
         let identity = entry.identity.as_str();
         if identity.is_empty() || identity.len() > limits::IDENTITY {
             return Err(Code::IdentityMissing.into());
@@ -178,11 +176,7 @@ impl Room {
         if !entry.grant.join {
             return Err(PublicError::new(Code::NotPermitted, "roomJoin"));
         }
-        if let Some((_, before)) = self.revoked.iter().find(|(who, _)| *who == entry.identity)
-            && entry.token_issued_at_ms < *before
-        {
-            return Err(Code::TokenRevoked.into());
-        }
+        self.check_revoked(&entry.identity, entry.token_issued_at_ms)?;
         if self.over {
             return Err(Code::MeetingEnded.into());
         }
@@ -196,19 +190,45 @@ impl Room {
         if let Some(session) = present {
             return Ok(Admission::Replaces(session));
         }
+        if self.reserved.holds(&entry.identity) {
+            return Ok(Admission::New);
+        }
         if self.spec.locked && entry.role < plenum_token::Role::Cohost {
             return Err(Code::MeetingLocked.into());
         }
-        if let Some(most) = self.spec.max_participants
-            && takes_a_place(entry.kind, &entry.grant)
-            && self.participants.values().filter(|p| p.takes_a_place()).count() >= most as usize
-        {
-            return Err(PublicError::new(
-                Code::MeetingFull,
-                format!("{most} participants"),
-            ));
+        if takes_a_place(entry.kind, &entry.grant) {
+            self.check_places(&entry.identity)?;
         }
         Ok(Admission::New)
+    }
+
+    /// 0 = whatever is held.
+    pub(super) fn check_epoch(&self, epoch: u64) -> Result<(), PublicError> {
+        if epoch != 0 && epoch != self.spec.epoch {
+            return Err(PublicError::new(
+                Code::EpochStale,
+                format!("room is at epoch {}", self.spec.epoch),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_revoked(&self, identity: &Identity, issued_at_ms: i64) -> Result<(), PublicError> {
+        match self.revoked.iter().find(|(who, _)| who == identity) {
+            Some((_, before)) if issued_at_ms < *before => Err(Code::TokenRevoked.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Is there a place for one who is not here yet?
+    pub(super) fn check_places(&self, identity: &Identity) -> Result<(), PublicError> {
+        match self.spec.max_participants {
+            Some(most) if self.places_taken(identity) >= most as usize => Err(PublicError::new(
+                Code::MeetingFull,
+                format!("{most} participants"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Somebody enters as `session`, admitted as [`Admission::New`].
@@ -230,6 +250,7 @@ impl Room {
             codecs: self.spec.codecs.clone(),
         });
         self.started(now);
+        self.reserved.consume(&participant.identity);
         self.by_identity.insert(participant.identity.clone(), session);
         self.participants.insert(session, participant);
         self.counted(now);
@@ -437,6 +458,7 @@ impl Room {
         self.speakers = Speakers::default();
         self.reliable = ReliableMemory::default();
         self.departed.clear();
+        self.reserved.clear();
         self.counted(now);
         self.session_over(now);
     }

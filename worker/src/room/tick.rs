@@ -24,6 +24,7 @@ impl Room {
     /// Time has passed.
     pub(super) fn tick(&mut self, now: Now, out: &mut Outbox) {
         self.remove_the_lost(now, out);
+        self.reserved.expire(now);
         let speaking = self.speakers.changes(now);
         if !speaking.is_empty() {
             let to = self.participants.keys().copied().collect();
@@ -90,7 +91,7 @@ impl Room {
     }
 
     fn end_when_empty(&mut self, now: Now) {
-        if !self.participants.is_empty() || self.standing.ended_at_ms != 0 {
+        if !self.participants.is_empty() || !self.reserved.is_empty() || self.standing.ended_at_ms != 0 {
             return;
         }
         let limit = if self.active_since.is_some() {

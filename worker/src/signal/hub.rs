@@ -14,7 +14,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::desk::Desk;
 use crate::quality::Metrics;
-use crate::room::{EndReason, Identity, Moderation, Now, RoomName, RoomSid, RoomSpec, RoomStanding, Sids};
+use crate::room::{
+    EndReason, Identity, Moderation, Now, Reserve, RoomName, RoomSid, RoomSpec, RoomStanding, Sids,
+};
 use crate::session::api::{Command, Event};
 
 /// Where commands to media go. Must not block.
@@ -147,6 +149,11 @@ enum Message {
         what: Moderation,
         reply: Reply<Option<lk::ParticipantInfo>>,
     },
+    Reserve {
+        room: RoomName,
+        request: Box<Reserve>,
+        reply: Reply<bool>,
+    },
     Shutdown {
         reply: Reply<()>,
     },
@@ -260,6 +267,12 @@ impl HubHandle {
         what: Moderation,
     ) -> Result<Option<lk::ParticipantInfo>, PublicError> {
         self.ask(|reply| Message::Moderate { room, what, reply }).await
+    }
+
+    /// Keeps a place for somebody on the way from another worker. True: its client may resume here.
+    pub async fn reserve(&self, room: RoomName, request: Reserve) -> Result<bool, PublicError> {
+        let request = Box::new(request);
+        self.ask(|reply| Message::Reserve { room, request, reply }).await
     }
 
     /// Tells every client to connect elsewhere.
@@ -423,6 +436,13 @@ impl Hub {
                     .desk
                     .administer(&room, now, |hall, out| hall.moderate(&room, what, now, out));
                 let _ = reply.send(done.unwrap_or_else(|| Err(failed())));
+            }
+            Message::Reserve { room, request, reply } => {
+                let done = self
+                    .desk
+                    .administer(&room, now, |hall, _| hall.reserve(&room, *request, now));
+                let done = done.unwrap_or_else(|| Err(failed()));
+                let _ = reply.send(done.map(|()| false));
             }
             Message::Shutdown { reply } => {
                 let names: Vec<RoomName> = self.desk.hall.rooms().map(|r| r.spec().name.clone()).collect();

@@ -4,6 +4,7 @@ mod access;
 mod data;
 mod presence;
 mod property;
+mod reserve;
 mod speakers;
 mod tracks;
 

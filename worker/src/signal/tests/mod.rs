@@ -139,6 +139,7 @@ impl Client {
                     .unwrap(),
             ),
             worker_frame::Frame::Closed(closed) => Got::Closed(closed),
+            other => panic!("{other:?}"),
         }
     }
 
