@@ -2,4 +2,9 @@
 //!
 //! Owns the rules of `docs/breakouts.md` as pure functions of objects and time. Invariants: no I/O,
 //! no clock, randomness only from a seed that the caller gives; nobody's spec is written; of two
-//! decisions about the same thing the newest stands.
+//! decisions about the same thing the newest stands. Times are Unix milliseconds of the server's
+//! clock, rooms are known by the names of their objects, and `None` as a room is the main room.
+
+mod plan;
+
+pub use plan::{Effective, Plan, PlannedRoom, Wish, effective};
