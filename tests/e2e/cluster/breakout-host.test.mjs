@@ -1,0 +1,9 @@
+// Breakout rooms run by a host in the page.
+
+import { breakoutCases } from '../lib/breakout-cases.mjs';
+import { PageDriver } from '../lib/breakout-drivers.mjs';
+
+breakoutCases({
+  way: 'by a host',
+  driverOf: (conference, host) => new PageDriver(conference, host),
+});

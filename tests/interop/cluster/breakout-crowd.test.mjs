@@ -1,0 +1,128 @@
+// Sixty people, twelve rooms, several workers: every one arrives, none twice, none lost.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { PageDriver } from '../../e2e/lib/breakout-drivers.mjs';
+import { Conference } from '../../e2e/lib/conference.mjs';
+import { json, mintToken } from '../../e2e/lib/kube.mjs';
+import { waitFor } from '../../e2e/lib/wait.mjs';
+import { Group } from '../lib/crowd.mjs';
+
+const PEOPLE = 60;
+const ROOMS = 12;
+const IN_BROWSERS = ['host', 'ann', 'bob', 'cleo'];
+const GROUPS = 4;
+const LIMIT_MS = 180_000;
+
+describe('a crowd in breakout rooms', { concurrency: false }, () => {
+  /** @type {Conference} */ let conference;
+  /** @type {Group[]} */ let groups = [];
+
+  before(async () => {
+    conference = await Conference.open();
+  });
+  after(async () => {
+    await Promise.all(groups.map((group) => group.stop()));
+    await conference?.close();
+  });
+
+  /** Everybody's place, once nobody is in two rooms. */
+  async function settled(what, accept) {
+    let places;
+    await waitFor(
+      async () => {
+        places = await conference.whereabouts();
+        return [...places.values()].every((room) => !room.includes('+')) && accept(places);
+      },
+      {
+        what,
+        limitMs: LIMIT_MS,
+        stepMs: 500,
+        diagnose: async () => `${JSON.stringify([...(places ?? [])])}\n${await conference.diagnose()}`,
+      },
+    );
+    return places;
+  }
+
+  /** Every client is connected and sees exactly those that the server has in its room. */
+  async function agree(places, gone = new Set()) {
+    const together = (identity) =>
+      [...places]
+        .filter(([other, room]) => other !== identity && room === places.get(identity))
+        .map(([other]) => other)
+        .sort();
+    await waitFor(
+      async () => {
+        const views = (await Promise.all(groups.map((group) => group.view()))).flat();
+        const wrong = views.filter(
+          ({ identity, connected, others }) =>
+            !gone.has(identity) && (!connected || others.join() !== together(identity).join()),
+        );
+        return wrong.length === 0 || Promise.reject(new Error(JSON.stringify(wrong.slice(0, 3))));
+      },
+      { what: 'every client sees its own room', limitMs: LIMIT_MS, stepMs: 1000 },
+    );
+  }
+
+  const count = (places) => {
+    const counts = new Map();
+    for (const room of places.values()) counts.set(room, (counts.get(room) ?? 0) + 1);
+    return counts;
+  };
+
+  test('sixty people are spread over twelve rooms on several workers, and recalled', async (t) => {
+    await conference.meeting({ maxParticipants: 100, breakouts: { closingCountdown: '10s' } });
+    const host = await conference.joins('host', { role: 'host' });
+    for (const name of IN_BROWSERS.slice(1)) await conference.joins(name);
+    groups = Array.from({ length: GROUPS }, () => new Group());
+    for (let i = 0; i < PEOPLE - IN_BROWSERS.length; i++) {
+      const identity = `p${i}`;
+      const { status } = await mintToken(conference.namespace, conference.name, {
+        identity,
+        role: 'participant',
+        ttlSeconds: 3600,
+      });
+      await groups[i % GROUPS].join({ identity, url: status.url, token: status.token });
+    }
+    const start = await settled('sixty in the main room', (places) => places.size === PEOPLE);
+    await agree(start);
+
+    const driver = new PageDriver(conference, host);
+    await driver.create(ROOMS, { mode: 'automatic' });
+    const spread = await settled(
+      'all but the host in rooms',
+      (places) =>
+        places.size === PEOPLE && [...places].every(([who, room]) => (who === 'host') === (room === '')),
+    );
+    const sizes = [...count(spread)].filter(([room]) => room !== '').map(([, size]) => size);
+    assert.equal(sizes.length, ROOMS);
+    assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1, `evenly: ${sizes}`);
+    const rooms = await conference.rooms();
+    const workers = new Set(rooms.map((room) => room.status.assignment.workerUID));
+    assert.ok(workers.size > 1, 'the rooms are on several workers');
+    t.diagnostic(
+      `rooms per worker: ${[...workers].map((w) => rooms.filter((r) => r.status.assignment.workerUID === w).length)}`,
+    );
+    await agree(spread);
+
+    // In the middle of the recall a whole process of people is gone without a word.
+    const victims = groups.pop();
+    await driver.closeAll(10);
+    await victims.kill();
+    const gone = new Set(victims.identities);
+    const back = await settled(
+      'the others are back in the main room',
+      (places) =>
+        [...places].every(([who, room]) => gone.has(who) || room === '') &&
+        [...places.keys()].filter((who) => !gone.has(who)).length === PEOPLE - gone.size,
+    );
+    assert.equal(back.get('host'), '');
+    const left = await settled(
+      'the killed are forgotten',
+      (places) => ![...places.keys()].some((who) => gone.has(who)),
+    );
+    await agree(left, gone);
+    const events = await json('-n', conference.namespace, 'get', 'events');
+    assert.ok(events.items.length > 0);
+  });
+});
