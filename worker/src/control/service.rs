@@ -227,7 +227,8 @@ impl signal_server::Signal for Services {
                 role: entry.role.to_owned(),
                 info: entry.info.encode_to_vec(),
                 quality: entry.quality.to_owned(),
-                ..Default::default()
+                speaking: entry.speaking,
+                since_ms: entry.since_ms,
             })
             .collect();
         Ok(Response::new(v1::ListParticipantsResponse { participants }))

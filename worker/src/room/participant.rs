@@ -169,6 +169,11 @@ impl Participant {
         }
     }
 
+    /// Unix milliseconds at which it came into the room it is in.
+    pub fn joined_at_ms(&self) -> i64 {
+        self.joined_at_ms
+    }
+
     /// Programs and recorders don't take a person's place.
     pub(super) fn takes_a_place(&self) -> bool {
         takes_a_place(self.kind, &self.grant)

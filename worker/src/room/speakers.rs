@@ -79,6 +79,11 @@ impl Speakers {
         changed
     }
 
+    /// Was it last told as active?
+    pub(super) fn speaks(&self, sid: &str) -> bool {
+        self.voices.get(sid).is_some_and(|v| v.told > 0.0)
+    }
+
     /// Everyone who speaks now, for somebody who comes back.
     pub(super) fn current(&self) -> Vec<lk::SpeakerInfo> {
         self.voices

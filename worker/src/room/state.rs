@@ -124,6 +124,11 @@ impl Room {
             .and_then(|session| self.participants.get(session))
     }
 
+    /// Is it heard now?
+    pub fn speaks(&self, participant: &Participant) -> bool {
+        self.speakers.speaks(participant.sid.as_str())
+    }
+
     /// The session of an identity.
     pub fn session_of(&self, identity: &str) -> Option<SessionId> {
         self.by_identity.get(identity).copied()

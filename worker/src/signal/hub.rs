@@ -99,6 +99,10 @@ pub struct Listed {
     pub info: lk::ParticipantInfo,
     /// Of its connection.
     pub quality: &'static str,
+    /// Is heard now.
+    pub speaking: bool,
+    /// Unix milliseconds at which it came into the room.
+    pub since_ms: i64,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, PublicError>>;
@@ -468,6 +472,8 @@ impl Hub {
                 role: p.role.as_str(),
                 info: p.info(),
                 quality: p.quality_text(),
+                speaking: r.speaks(p),
+                since_ms: p.joined_at_ms(),
             })
             .collect()
     }
