@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use axum::Router;
 use plenum_errors::PublicError;
-use plenum_worker_api::v1::{ClientFrame, Start, WorkerFrame};
+use plenum_worker_api::v1::{ClientFrame, Closed, Start, WorkerFrame};
 use tokio::sync::{mpsc, watch};
 
 pub use origin::{Network, NotANetwork, remote_address};
@@ -46,6 +46,42 @@ pub struct Session {
     pub to_worker: mpsc::Sender<ClientFrame>,
     /// From the worker; ends after a Closed frame, or without one where the worker was lost.
     pub from_worker: mpsc::Receiver<WorkerFrame>,
+    /// The room that was entered. Where it isn't the one that the token names, the client is given a
+    /// token for it.
+    pub room: String,
+    /// What whoever opened the session asks of the front door; closed where it never asks anything.
+    pub orders: mpsc::Receiver<Order>,
+}
+
+impl Session {
+    /// A session between the client and one worker, with nobody in between.
+    pub fn new(
+        room: impl Into<String>,
+        to_worker: mpsc::Sender<ClientFrame>,
+        from_worker: mpsc::Receiver<WorkerFrame>,
+    ) -> Session {
+        Session {
+            to_worker,
+            from_worker,
+            room: room.into(),
+            orders: mpsc::channel(1).1,
+        }
+    }
+}
+
+/// What a session asks of the front door. Either ends the session, after the frames before it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// The client goes on in another room, which this session does not lead to: it is given a token
+    /// for that room and told to come again.
+    Elsewhere {
+        /// The other room.
+        room: String,
+        /// It may keep its peer connection, where its version of the protocol can.
+        may_resume: bool,
+    },
+    /// The session is over, as if the worker had said so.
+    Close(Closed),
 }
 
 /// Which way a signal message went.

@@ -2,9 +2,9 @@
 //!
 //! Messages pass as bytes, numbered; the only ones looked into are Leave (the client means it; the
 //! worker said it) and RoomMoved (which needs a token that only this side can sign). Invariants: a
-//! client that leaves is hung up for good, one whose socket merely broke may resume; no close
-//! without a Leave that says what to do, since a stock client takes a bare close for an accident
-//! and comes back.
+//! client that leaves or is sent elsewhere is hung up for good, one whose socket merely broke may
+//! resume; the tokens it is given are for the room it is in; no close without a Leave that says what
+//! to do, since a stock client takes a bare close for an accident and comes back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use proto::signal_response::Message as Response;
 
 use crate::admit::unix_now;
 use crate::rate::Bucket;
-use crate::{Direction, JoinConfig, MAX_MESSAGE_BYTES, Rooms, Session};
+use crate::{Direction, JoinConfig, MAX_MESSAGE_BYTES, Order, Rooms, Session};
 
 /// A client that takes no message for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,6 +58,8 @@ enum End {
     ClientGone,
     /// The worker's stream ended without a word.
     WorkerLost,
+    /// The client was sent to another room.
+    Elsewhere,
     /// The client broke a rule.
     Broke(Code, u16),
     /// This process shuts down.
@@ -75,13 +77,14 @@ pub(crate) async fn run<R: Rooms>(
     let (sink, mut stream) = socket.split();
     let mut client = Client { sink, left: false };
     let to_worker = session.to_worker.clone();
+    relay.claims.video.room.clone_from(&session.room);
     let mut seq = FIRST_REQUEST_SEQ;
     let end = relay
         .pump(&mut client, &mut stream, session, first, &mut seq)
         .await;
 
     let hangup = match &end {
-        End::Over(_) | End::Broke(..) => Some(false),
+        End::Over(_) | End::Elsewhere | End::Broke(..) => Some(false),
         End::ClientGone | End::Shutdown => Some(true),
         End::WorkerLost => None,
     };
@@ -131,8 +134,17 @@ impl<R: Rooms> Relay<R> {
 
         loop {
             tokio::select! {
+                Some(order) = session.orders.recv() => {
+                    return self.obey(order, client, &mut session, &mut greeted).await;
+                }
                 frame = session.from_worker.recv() => {
-                    let Some(frame) = frame else { return End::WorkerLost };
+                    let Some(frame) = frame else {
+                        // The last word may be an order.
+                        return match session.orders.try_recv() {
+                            Ok(order) => self.obey(order, client, &mut session, &mut greeted).await,
+                            Err(_) => End::WorkerLost,
+                        };
+                    };
                     if let Err(end) = self.down(client, frame, &mut greeted).await { return end }
                 }
                 message = stream.next() => {
@@ -234,6 +246,40 @@ impl<R: Rooms> Relay<R> {
         Ok(())
     }
 
+    /// What the session asks for, after the frames that came before.
+    async fn obey(
+        &mut self,
+        order: Order,
+        client: &mut Client,
+        session: &mut Session,
+        greeted: &mut bool,
+    ) -> End {
+        while let Ok(frame) = session.from_worker.try_recv() {
+            if let Err(end) = self.down(client, frame, greeted).await {
+                return end;
+            }
+        }
+        let (room, may_resume) = match order {
+            Order::Close(closed) => return End::Over(closed),
+            Order::Elsewhere { room, may_resume } => (room, may_resume),
+        };
+        self.claims.video.room = room;
+        if let Err(end) = self.refresh(client).await {
+            return end;
+        }
+        let action = if may_resume && !self.dual {
+            Action::Resume
+        } else {
+            Action::Reconnect
+        };
+        let leave = leave_for(action, proto::DisconnectReason::Migration);
+        client.left = true;
+        match client.respond(Response::Leave(leave)).await {
+            Ok(()) => End::Elsewhere,
+            Err(()) => End::ClientGone,
+        }
+    }
+
     /// A RoomMoved with the token that the client will reconnect with. Workers hold no key.
     async fn moved(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         let Ok(mut response) = proto::SignalResponse::decode(bytes.as_slice()) else {
@@ -313,6 +359,12 @@ impl Client {
         let (leave, code, reason) = match end {
             End::ClientGone => return,
             End::Over(closed) => closing(closed, dual),
+            // Told already, see `obey`.
+            End::Elsewhere => (
+                leave_for(Action::Reconnect, proto::DisconnectReason::Migration),
+                1012,
+                "moved".to_owned(),
+            ),
             End::WorkerLost => (lost(dual), 1012, Code::WorkerUnreachable.as_str().to_owned()),
             End::Broke(code, ws) => (leave(Action::Disconnect, *code), *ws, code.as_str().to_owned()),
             // Only this socket goes: the session waits at the worker, whatever the version.
@@ -347,9 +399,12 @@ fn closing(closed: &Closed, dual: bool) -> (proto::LeaveRequest, u16, String) {
     let leave = match code {
         Code::EpochStale | Code::WorkerUnreachable => lost(dual),
         // "Participant not found" is what a worker says to a resume that it knows nothing of.
-        Code::WorkerDraining | Code::RoomNotFound | Code::MeetingNotReady | Code::ParticipantNotFound => {
-            leave(Action::Reconnect, code)
-        }
+        // A breakout room that closed: whoever starts anew lands in the main room.
+        Code::WorkerDraining
+        | Code::RoomNotFound
+        | Code::RoomClosed
+        | Code::MeetingNotReady
+        | Code::ParticipantNotFound => leave(Action::Reconnect, code),
         _ => leave(Action::Disconnect, code),
     };
     (leave, 4000 + code.http_status(), code.as_str().to_owned())
@@ -370,7 +425,7 @@ fn leave(action: Action, code: Code) -> proto::LeaveRequest {
         Code::DuplicateIdentity => Reason::DuplicateIdentity,
         Code::ParticipantRemoved | Code::TokenRevoked => Reason::ParticipantRemoved,
         Code::MeetingEnded | Code::MeetingNotFound => Reason::RoomDeleted,
-        Code::RoomNotFound => Reason::RoomClosed,
+        Code::RoomNotFound | Code::RoomClosed => Reason::RoomClosed,
         Code::ConnectionTimeout => Reason::ConnectionTimeout,
         Code::EpochStale => Reason::Migration,
         Code::ParticipantNotFound => Reason::StateMismatch,

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use futures::{SinkExt, StreamExt};
 use livekit_protocol as proto;
 use plenum_errors::{Code, PublicError};
-use plenum_join::{JoinConfig, MAX_MESSAGE_BYTES, Rooms, ServeLimits, Session, router, serve};
+use plenum_join::{JoinConfig, MAX_MESSAGE_BYTES, Order, Rooms, ServeLimits, Session, router, serve};
 use plenum_token::{Claims, Role};
 use plenum_worker_api::v1::{ClientFrame, Closed, Start, WorkerFrame, client_frame, worker_frame};
 use prost::Message as _;
@@ -30,10 +30,13 @@ struct Opened {
     start: Start,
     from_client: mpsc::Receiver<ClientFrame>,
     to_client: mpsc::Sender<WorkerFrame>,
+    orders: mpsc::Sender<Order>,
 }
 
 #[derive(Default)]
 struct Double {
+    /// Where joins lead, by the room of the token; to that room itself where nothing is said.
+    leads_to: Mutex<HashMap<String, String>>,
     refuse: Mutex<Option<PublicError>>,
     /// What the worker says first, by room.
     first: Mutex<HashMap<String, Vec<worker_frame::Frame>>>,
@@ -63,17 +66,21 @@ impl Rooms for Double {
                 .unwrap();
         }
         let opened = self.opened.lock().unwrap().clone().unwrap();
+        let leads_to = self.leads_to.lock().unwrap().get(&start.room).cloned();
+        let room = leads_to.unwrap_or_else(|| start.room.clone());
+        let (orders, asked) = mpsc::channel(1);
         opened
             .send(Opened {
                 start,
                 from_client,
                 to_client,
+                orders,
             })
             .await
             .unwrap();
         Ok(Session {
-            to_worker,
-            from_worker,
+            orders: asked,
+            ..Session::new(room, to_worker, from_worker)
         })
     }
 }
@@ -485,6 +492,86 @@ async fn a_move_to_another_room_carries_a_token_for_it() {
         }
     };
     assert_eq!(plenum_token::peek(&token).unwrap().room, "demo/standup/red");
+}
+
+#[tokio::test]
+async fn a_join_that_leads_to_another_room_is_given_a_token_for_it() {
+    let mut world = plain_world().await;
+    world
+        .double
+        .leads_to
+        .lock()
+        .unwrap()
+        .insert("demo/standup".into(), "demo/standup/red".into());
+    let (mut socket, _opened) = joined(&mut world).await;
+    assert!(matches!(next(&mut socket).await, Response::Join(_)));
+    let Response::RefreshToken(fresh) = next(&mut socket).await else {
+        panic!()
+    };
+    assert_eq!(plenum_token::peek(&fresh).unwrap().room, "demo/standup/red");
+}
+
+#[tokio::test]
+async fn a_client_sent_elsewhere_gets_a_token_for_it_and_is_hung_up() {
+    for may_resume in [true, false] {
+        let mut world = plain_world().await;
+        let (mut socket, mut opened) = joined(&mut world).await;
+        // Frames that were on their way come first.
+        let frame = WorkerFrame {
+            seq: 2,
+            frame: Some(response(Response::Pong(7))),
+        };
+        opened.to_client.send(frame).await.unwrap();
+        let order = Order::Elsewhere {
+            room: "demo/standup/red".into(),
+            may_resume,
+        };
+        opened.orders.send(order).await.unwrap();
+        // The session may be gone by the time the relay looks.
+        drop(opened.to_client);
+        drop(opened.orders);
+        let mut ponged = false;
+        let mut room = String::new();
+        let leave = loop {
+            match next(&mut socket).await {
+                Response::Leave(leave) => break leave,
+                Response::RefreshToken(token) => room = plenum_token::peek(&token).unwrap().room,
+                Response::Pong(7) => ponged = true,
+                _ => {}
+            }
+        };
+        assert!(ponged);
+        assert_eq!(room, "demo/standup/red");
+        let expected = if may_resume {
+            Action::Resume
+        } else {
+            Action::Reconnect
+        };
+        assert_eq!(leave.action(), expected);
+        assert_eq!(close_code(&mut socket).await, (1012, "moved".to_owned()));
+        match opened.from_client.recv().await.unwrap().frame {
+            Some(client_frame::Frame::Hangup(hangup)) => assert!(!hangup.may_resume),
+            frame => panic!("{frame:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_may_be_ended_from_outside_its_worker() {
+    let mut world = plain_world().await;
+    let (mut socket, opened) = joined(&mut world).await;
+    let closed = Closed {
+        code: Code::DuplicateIdentity.as_str().into(),
+        detail: String::new(),
+    };
+    opened.orders.send(Order::Close(closed)).await.unwrap();
+    let leave = loop {
+        if let Response::Leave(leave) = next(&mut socket).await {
+            break leave;
+        }
+    };
+    assert_eq!(leave.action(), Action::Disconnect);
+    assert_eq!(leave.reason(), proto::DisconnectReason::DuplicateIdentity);
 }
 
 #[tokio::test]

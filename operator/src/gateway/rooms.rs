@@ -82,6 +82,7 @@ impl Rooms for ClusterRooms {
 
     async fn enter(&self, start: Start) -> Result<Session, PublicError> {
         let (start, lease) = self.prepare(start).await?;
+        let room = start.room.clone();
         let (to_worker, requests) = mpsc::channel(QUEUE);
         let (to_client, from_worker) = mpsc::channel(QUEUE);
         let first = ClientFrame {
@@ -118,10 +119,7 @@ impl Rooms for ClusterRooms {
                 }
             }
         });
-        Ok(Session {
-            to_worker,
-            from_worker,
-        })
+        Ok(Session::new(room, to_worker, from_worker))
     }
 }
 

@@ -71,6 +71,7 @@ impl plenum_join::Rooms for LocalRooms {
     }
 
     async fn enter(&self, start: Start) -> Result<plenum_join::Session, PublicError> {
+        let room = start.room.clone();
         let session = self.hub.enter(start, 1).await?;
         let (to_worker, mut frames) = mpsc::channel(WAITING_FRAMES);
         let (hub, connection) = (self.hub.clone(), session.connection);
@@ -80,10 +81,7 @@ impl plenum_join::Rooms for LocalRooms {
             }
             hub.disconnected(connection).await;
         });
-        Ok(plenum_join::Session {
-            to_worker,
-            from_worker: session.frames,
-        })
+        Ok(plenum_join::Session::new(room, to_worker, session.frames))
     }
 }
 
