@@ -1,49 +1,13 @@
 // A call goes on whatever happens to the control plane, and ends when its Meeting does.
 
 import assert from 'node:assert/strict';
-import { readFileSync, readdirSync } from 'node:fs';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { Stage } from '../lib/call.mjs';
 import { clusterTarget, openMeeting, unique } from '../lib/cluster-target.mjs';
-import {
-  LOCAL,
-  SYSTEM,
-  condition,
-  find,
-  kubectl,
-  podMetrics,
-  pods,
-  remove,
-  waitForObject,
-} from '../lib/kube.mjs';
+import { SYSTEM, condition, find, kubectl, podMetrics, pods, waitForObject } from '../lib/kube.mjs';
+import { killAll, waitBack } from '../lib/faults.mjs';
 import { lintMetrics, names, sum } from '../lib/metrics.mjs';
 import { waitFor } from '../lib/wait.mjs';
-
-/** Processes of a Pod that run `word` as their subcommand: on this machine they can be seen. */
-function processesOf(uid, word) {
-  return readdirSync('/proc')
-    .filter((entry) => /^\d+$/.test(entry))
-    .filter((pid) => {
-      try {
-        const cgroups = readFileSync(`/proc/${pid}/cgroup`, 'utf8').replaceAll('_', '-');
-        return cgroups.includes(uid) && readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')[1] === word;
-      } catch {
-        return false; // It ended meanwhile.
-      }
-    })
-    .map(Number);
-}
-
-/** SIGKILL for every controller; answers the pods that had one. */
-async function killControllers() {
-  const victims = await pods('controller');
-  for (const { metadata } of victims) {
-    const processes = LOCAL ? processesOf(metadata.uid, 'controller') : [];
-    if (processes.length > 0) processes.forEach((pid) => process.kill(pid, 'SIGKILL'));
-    else await remove('pod', metadata.name, SYSTEM, '--force', '--grace-period=0');
-  }
-  return victims;
-}
 
 describe('the life of a call', { concurrency: false }, () => {
   /** @type {Stage} */ let stage;
@@ -76,25 +40,13 @@ describe('the life of a call', { concurrency: false }, () => {
     const name = room.split('/')[1];
     const [alice, bob] = await pair(room);
     const before = await find('meeting', name, target.namespace);
-    const victims = await killControllers();
+    const victims = await killAll('controller');
     assert.ok(victims.length > 0);
     await Promise.all([alice.waitDecoded('bob'), bob.waitDecoded('alice'), alice.waitAudible('bob')]);
     // People join with a token minted meanwhile.
     const carol = await stage.joined('carol', room);
     await carol.waitDecoded('alice');
-    await waitFor(
-      async () => {
-        const now = await pods('controller');
-        const restarts = (list) =>
-          list.reduce((n, p) => n + (p.status.containerStatuses?.[0]?.restartCount ?? 0), 0);
-        const replaced = now.some((pod) => !victims.some((old) => old.metadata.uid === pod.metadata.uid));
-        return (
-          (replaced || restarts(now) > restarts(victims)) &&
-          now.every((p) => condition(p, 'Ready')?.status === 'True')
-        );
-      },
-      { what: 'the controllers are back', diagnose: stage.diagnose, limitMs: 120_000 },
-    );
+    await waitBack('controller', victims, stage.diagnose);
     // It works again, and has left the call where it was.
     await openMeeting(target.namespace, unique('after'), {});
     const now = await find('meeting', name, target.namespace);

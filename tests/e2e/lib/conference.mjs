@@ -205,7 +205,10 @@ export class Conference {
     const pages = await Promise.all(
       [...this.people].map(async ([name, { page, problems }]) => {
         await page.screenshot({ path: `${RESULTS}breakout-${name}.png` }).catch(() => {});
-        const text = await page.locator('body').innerText().catch((e) => e.message);
+        const text = await page
+          .locator('body')
+          .innerText()
+          .catch((e) => e.message);
         return `  ${name}: ${text.replaceAll('\n', ' | ').slice(0, 500)}\n    ${problems.slice(-6).join('\n    ')}`;
       }),
     );
