@@ -223,7 +223,8 @@ impl<R: Rooms> Relay<R> {
             Some(
                 worker_frame::Frame::Moved(_)
                 | worker_frame::Frame::Relocated(_)
-                | worker_frame::Frame::Said(_),
+                | worker_frame::Frame::Said(_)
+                | worker_frame::Frame::HandedOver(_),
             )
             | None => return Ok(()),
         };

@@ -259,7 +259,8 @@ impl Desk {
             Some(
                 client_frame::Frame::Move(_)
                 | client_frame::Frame::Tell(_)
-                | client_frame::Frame::Standing(_),
+                | client_frame::Frame::Standing(_)
+                | client_frame::Frame::HandOver(_),
             )
             | None => {}
         }
