@@ -40,8 +40,8 @@ test-e2e: ## Tests with real browsers: against plenum-worker dev, then on the cl
 lint: ## rustfmt, clippy, eslint, prettier, shellcheck, helm lint
 	@tests/stack/test lint
 
-generate: ## Rewrite what is generated: CRD YAML, API reference, error catalogue
-	@PLENUM_GENERATE=1 cargo test --quiet -p plenum-errors -p plenum-crds --lib
+generate: ## Rewrite what is generated: CRD YAML, API reference, error catalogue, protocol examples
+	@PLENUM_GENERATE=1 cargo test --quiet -p plenum-errors -p plenum-crds -p plenum-protocol --lib
 
 bench: ## Benchmarks (see docs/benchmarks.md)
 	@tests/stack/test bench

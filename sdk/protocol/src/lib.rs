@@ -10,10 +10,13 @@
 mod request;
 mod signal;
 
-pub use request::{Answer, Command, Failure, How, NewRoom, Placement, Request};
+#[cfg(test)]
+mod fixtures;
+
+pub use request::{Access, Answer, Command, Created, Failure, How, NewRoom, Placement, Request, Sessions};
 pub use signal::{
     Asking, Audience, BreakoutMessage, Entry, Me, Notice, Occupant, Occupied, Overview, RoomView, Signal,
-    State,
+    Standing, State,
 };
 
 /// The reserved topic. Packets on it, and on any topic that begins with `plenum.`, are never passed

@@ -21,11 +21,11 @@ pub enum Command {
     /// The state of the meeting, and the signals after `since` again. Sent after every connect,
     /// reconnect and move.
     Hello {
-        /// Highest `seq` the client has seen; left out: none.
+        /// Highest `seq` the client has seen. Left out: no signal is repeated, the state says it all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<u64>,
     },
-    /// Host: makes breakout rooms, and opens them unless `open` is false.
+    /// Host: makes breakout rooms, and opens them unless `open` is false. Answered with [`Created`].
     CreateRooms {
         /// One entry per room.
         rooms: Vec<NewRoom>,
@@ -121,13 +121,13 @@ pub enum Command {
         /// On or off.
         watch: bool,
     },
-    /// Host: a token to hear a room without being in it; answered with `{"token", "url"}`.
+    /// Host: a token to hear a room without being in it; answered with [`Access`].
     Listen {
         /// Id of the room.
         room: String,
     },
-    /// Host: tokens to speak into all open rooms at once; answered with
-    /// `{"sessions": [{"token", "url"}]}`, one per worker: publish the microphone on each.
+    /// Host: tokens to speak into all open rooms at once; answered with [`Sessions`], one per worker:
+    /// publish the microphone on each.
     Speak {},
     /// Lowers somebody's hand. Everyone their own, a host anyone's.
     LowerHand {
@@ -162,6 +162,90 @@ pub enum Command {
 
 fn yes() -> bool {
     true
+}
+
+impl Command {
+    /// Every value of `do`.
+    pub const KINDS: [&'static str; 22] = [
+        "hello",
+        "createRooms",
+        "removeRoom",
+        "renameRoom",
+        "openRooms",
+        "closeRooms",
+        "extend",
+        "assign",
+        "shuffle",
+        "settings",
+        "broadcast",
+        "cohost",
+        "overview",
+        "listen",
+        "speak",
+        "lowerHand",
+        "chooseRoom",
+        "returnToMain",
+        "cancelMove",
+        "raiseHand",
+        "askForHelp",
+        "messageHosts",
+    ];
+
+    /// The value of `do`: for logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Command::Hello { .. } => "hello",
+            Command::CreateRooms { .. } => "createRooms",
+            Command::RemoveRoom { .. } => "removeRoom",
+            Command::RenameRoom { .. } => "renameRoom",
+            Command::OpenRooms { .. } => "openRooms",
+            Command::CloseRooms { .. } => "closeRooms",
+            Command::Extend { .. } => "extend",
+            Command::Assign { .. } => "assign",
+            Command::Shuffle { .. } => "shuffle",
+            Command::Settings { .. } => "settings",
+            Command::Broadcast { .. } => "broadcast",
+            Command::Cohost { .. } => "cohost",
+            Command::Overview { .. } => "overview",
+            Command::Listen { .. } => "listen",
+            Command::Speak {} => "speak",
+            Command::LowerHand { .. } => "lowerHand",
+            Command::ChooseRoom { .. } => "chooseRoom",
+            Command::ReturnToMain {} => "returnToMain",
+            Command::CancelMove {} => "cancelMove",
+            Command::RaiseHand { .. } => "raiseHand",
+            Command::AskForHelp { .. } => "askForHelp",
+            Command::MessageHosts { .. } => "messageHosts",
+        }
+    }
+
+    /// Only hosts and co-hosts may ask for it. (`lowerHand` of somebody else is theirs too.)
+    pub fn is_for_hosts(&self) -> bool {
+        match self {
+            Command::CreateRooms { .. }
+            | Command::RemoveRoom { .. }
+            | Command::RenameRoom { .. }
+            | Command::OpenRooms { .. }
+            | Command::CloseRooms { .. }
+            | Command::Extend { .. }
+            | Command::Assign { .. }
+            | Command::Shuffle { .. }
+            | Command::Settings { .. }
+            | Command::Broadcast { .. }
+            | Command::Cohost { .. }
+            | Command::Overview { .. }
+            | Command::Listen { .. }
+            | Command::Speak {} => true,
+            Command::Hello { .. }
+            | Command::LowerHand { .. }
+            | Command::ChooseRoom { .. }
+            | Command::ReturnToMain {}
+            | Command::CancelMove {}
+            | Command::RaiseHand { .. }
+            | Command::AskForHelp { .. }
+            | Command::MessageHosts { .. } => false,
+        }
+    }
 }
 
 /// A room to be made.
@@ -214,6 +298,54 @@ pub struct Answer {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+}
+
+impl Answer {
+    /// Done; `result` may be null.
+    pub fn done(re: u64, result: serde_json::Value) -> Self {
+        Self {
+            re,
+            ok: true,
+            result,
+            error: None,
+        }
+    }
+
+    /// Not done.
+    pub fn failed(re: u64, error: Failure) -> Self {
+        Self {
+            re,
+            ok: false,
+            result: serde_json::Value::Null,
+            error: Some(error),
+        }
+    }
+}
+
+/// What `createRooms` yields.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Created {
+    /// Ids of the new rooms, in the order they were asked for.
+    pub rooms: Vec<String>,
+}
+
+/// What `listen` yields: where to connect with a LiveKit client, beside the connection one has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Access {
+    /// An access token.
+    pub token: String,
+    /// `wss://...`
+    pub url: String,
+}
+
+/// What `speak` yields.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sessions {
+    /// One per worker.
+    pub sessions: Vec<Access>,
 }
 
 /// An entry of the error catalogue.

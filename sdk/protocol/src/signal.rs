@@ -112,6 +112,44 @@ pub enum Signal {
     },
 }
 
+impl Signal {
+    /// Every value of `signal`.
+    pub const KINDS: [&'static str; 7] = [
+        "breakout-room",
+        "count-down-timer",
+        "participant-switched",
+        "raise-hand",
+        "ask-for-help",
+        "broadcast",
+        "message-to-hosts",
+    ];
+
+    /// The value of `signal`: for logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Signal::BreakoutRoom { .. } => "breakout-room",
+            Signal::CountDownTimer { .. } => "count-down-timer",
+            Signal::ParticipantSwitched { .. } => "participant-switched",
+            Signal::RaiseHand { .. } => "raise-hand",
+            Signal::AskForHelp { .. } => "ask-for-help",
+            Signal::Broadcast { .. } => "broadcast",
+            Signal::MessageToHosts { .. } => "message-to-hosts",
+        }
+    }
+}
+
+/// Hands that are up and calls for help, of a whole meeting.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// Hands that are up, the longest first.
+    #[serde(default)]
+    pub hands: Vec<Asking>,
+    /// Who asks for help, the longest first.
+    #[serde(default)]
+    pub help: Vec<Asking>,
+}
+
 /// Somebody, and where they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -144,7 +182,8 @@ pub enum Audience {
 /// A signal with its number: `{"seq": 12, "at": 1790000000000, "signal": "raise-hand", ...}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// 1, 2, 3 ... per meeting. A client may see gaps: what is not for it is left out.
+    /// Rises with every entry of a meeting, also over its moves to other workers. Gaps are normal: what
+    /// is not for a client is left out, and a new hub begins with a higher number. At most 2^53 - 1.
     pub seq: u64,
     /// When.
     pub at: i64,
@@ -203,6 +242,23 @@ pub enum Notice {
     },
     /// All rooms with their people, for hosts who watch.
     Overview(Overview),
+}
+
+impl Notice {
+    /// Every value of `notice`.
+    pub const KINDS: [&'static str; 6] = ["moving", "not-moving", "moved", "move-failed", "role", "overview"];
+
+    /// The value of `notice`: for logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Notice::Moving { .. } => "moving",
+            Notice::NotMoving {} => "not-moving",
+            Notice::Moved { .. } => "moved",
+            Notice::MoveFailed { .. } => "move-failed",
+            Notice::Role { .. } => "role",
+            Notice::Overview(_) => "overview",
+        }
+    }
 }
 
 /// All rooms with their people. The main room comes first, with the id `""`.
