@@ -5,6 +5,10 @@
 //! decisions about the same thing the newest stands. Times are Unix milliseconds of the server's
 //! clock, rooms are known by the names of their objects, and `None` as a room is the main room.
 
+mod assign;
+mod mover;
 mod plan;
 
+pub use assign::{Person, Space, Spread, spread};
+pub use mover::{Input, Mover, Output};
 pub use plan::{Effective, Plan, PlannedRoom, Wish, effective};

@@ -94,8 +94,12 @@ fn spec_timer(room: &BreakoutRoom) -> Option<i64> {
         return Some(ms(at));
     }
     let opened = ms(room.status.as_ref()?.opened_at.as_ref()?);
+    Some(opened.saturating_add(close_after(room)?))
+}
+
+fn close_after(room: &BreakoutRoom) -> Option<i64> {
     let after = room.spec.close_after.as_ref().filter(|after| !after.is_zero())?;
-    Some(opened.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)))
+    Some(i64::try_from(after.as_millis()).unwrap_or(i64::MAX))
 }
 
 pub(crate) fn ms(time: &Time) -> i64 {
@@ -133,6 +137,10 @@ pub struct PlannedRoom {
     pub epoch: Option<i64>,
     /// When the object was created; 0 = unknown.
     pub created: i64,
+    /// `spec.closeAfter` in milliseconds: the timer of each opening.
+    pub close_after_ms: Option<i64>,
+    /// `spec.closeAt`.
+    pub close_at_ms: Option<i64>,
 }
 
 impl PlannedRoom {
@@ -184,6 +192,8 @@ pub enum Wish {
 /// All breakout rooms of a meeting and who belongs where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
+    /// Title of the meeting, which is that of its main room.
+    pub title: String,
     /// How rooms are filled.
     pub mode: Mode,
     /// May participants go back to the main room by themselves?
@@ -232,7 +242,13 @@ impl Plan {
             .map(|one| (one.identity.clone(), one.room.clone()))
             .collect();
         let spec = &meeting.spec.breakouts;
+        let title = meeting
+            .spec
+            .title
+            .clone()
+            .or_else(|| meeting.metadata.name.clone());
         let mut plan = Plan {
+            title: title.unwrap_or_default(),
             mode: mode(
                 decisions
                     .and_then(|all| all.assignment)
@@ -304,11 +320,12 @@ impl Plan {
         room.is_none_or(|id| self.room(id).is_some_and(|room| room.may_stay(now)))
     }
 
-    /// What people see of a room; empty for the main room and for rooms that do not exist.
+    /// What people see of a room; empty for rooms that do not exist.
     pub fn title(&self, room: Option<&str>) -> String {
-        room.and_then(|id| self.room(id))
-            .map(|room| room.title.clone())
-            .unwrap_or_default()
+        match room {
+            None => self.title.clone(),
+            Some(id) => self.room(id).map(|room| room.title.clone()).unwrap_or_default(),
+        }
     }
 
     /// Where somebody should be if they were placed now (rule 3): by the standing decision about
@@ -343,6 +360,12 @@ impl Plan {
                 .named_place(identity, &self.rooms)
                 .map(|index| self.rooms[index].id.as_str()),
         }
+    }
+
+    /// Where the specs alone would put somebody, whatever the time.
+    pub(crate) fn by_spec(&self, identity: &str) -> Option<&str> {
+        self.named_place(identity, &self.rooms)
+            .map(|index| self.rooms[index].id.as_str())
     }
 
     /// The standing decision about somebody: `Some(None)` = the main room.
@@ -416,6 +439,8 @@ fn plan_room(room: &BreakoutRoom, decision: Option<&RoomDecision>) -> PlannedRoo
         worker_uid: assignment.map(|assignment| assignment.worker_uid.clone()),
         epoch: assignment.map(|assignment| assignment.epoch),
         created: room.metadata.creation_timestamp.as_ref().map_or(0, ms),
+        close_after_ms: close_after(room),
+        close_at_ms: room.spec.close_at.as_ref().map(ms),
     }
 }
 
