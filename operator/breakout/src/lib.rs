@@ -6,9 +6,11 @@
 //! clock, rooms are known by the names of their objects, and `None` as a room is the main room.
 
 mod assign;
+mod decide;
 mod mover;
 mod plan;
 
 pub use assign::{Person, Space, Spread, spread};
+pub use decide::{Actor, Decision, Present, RoomDraft, Scene, auto_assign, decide, pruned};
 pub use mover::{Input, Mover, Output};
 pub use plan::{Effective, Plan, PlannedRoom, Wish, effective};
