@@ -7,8 +7,11 @@ import {
   RoomEvent,
   Track,
 } from 'livekit-client';
+import { Breakouts } from '../../src/index.ts';
 import { Chat } from './chat.ts';
 import { announce, h, icon, set, type Icon } from './dom.ts';
+import { Panel } from './panel.ts';
+import { Places } from './places.ts';
 import { deviceWords, press, type Ready } from './prejoin.ts';
 import { Tiles } from './tiles.ts';
 
@@ -20,12 +23,37 @@ interface Options {
   onEnd(reason: DisconnectReason | undefined): void;
 }
 
+const BANNER_MS = 6000;
+
+declare global {
+  interface Window {
+    /** The call's handle for the browser's console: the LiveKit Room, and its breakout rooms. */
+    plenum?: { room: Room; breakouts: Breakouts };
+  }
+}
+
 /** Connects and shows the call. Throws what connecting throws. */
 export async function showCall(app: HTMLElement, options: Options): Promise<void> {
   const room = new Room({ adaptiveStream: true, dynacast: true, disconnectOnPageLeave: true });
   const tiles = new Tiles();
   const chat = new Chat(room);
-  const view = makeView(options, tiles, chat);
+  const breakouts = new Breakouts(room);
+  window.plenum = { room, breakouts };
+  const places = new Places(breakouts, {
+    title: options.title,
+    canPublish: () => room.localParticipant.permissions?.canPublish ?? options.canPublish,
+    banner: (text) => view.banner(text, BANNER_MS),
+    onPlace: (place, title) => {
+      chat.enter(place, title);
+      document.title = `${place ? `${title} – ` : ''}${options.title} – Plenum`;
+      afresh();
+    },
+  });
+  const panel = new Panel(breakouts, {
+    banner: (text) => view.banner(text, BANNER_MS),
+    titleOf: (place) => places.titleOf(place),
+  });
+  const view = makeView(options, tiles, chat, places, panel);
   let joined = false;
 
   const update = (participant: Participant) => {
@@ -37,6 +65,11 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
   const updateAll = () => {
     update(room.localParticipant);
     for (const participant of room.remoteParticipants.values()) update(participant);
+  };
+  // Another room: who is not in it goes, whatever was missed on the way.
+  const afresh = () => {
+    tiles.retain(new Set([room.localParticipant.identity, ...room.remoteParticipants.keys()]));
+    updateAll();
   };
   const showOwn = () => {
     const own = room.localParticipant;
@@ -84,19 +117,17 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
       const waiting = state === ConnectionState.Reconnecting || state === ConnectionState.SignalReconnecting;
       view.banner(waiting ? 'Reconnecting…' : '');
     })
-    .on(RoomEvent.MediaDevicesError, (error) => view.banner(deviceWords(error, 'device'), 6000))
-    .on(RoomEvent.Moved, (name) => {
-      const title = name.split('/').length > 2 ? (name.split('/').at(-1) ?? name) : options.title;
-      view.title(title);
-      view.banner(`You are now in ${title}`, 6000);
-      tiles.clear();
-      updateAll();
-    })
+    .on(RoomEvent.MediaDevicesError, (error) => view.banner(deviceWords(error, 'device'), BANNER_MS))
+    .on(RoomEvent.Moved, afresh)
+    .on(RoomEvent.Reconnected, afresh)
     .on(RoomEvent.Disconnected, (reason) => {
       // A connection that never came about is told by what `connect` throws.
       if (!joined) return;
       window.removeEventListener('keydown', onKey);
       tiles.clear();
+      panel.stop();
+      breakouts.close();
+      delete window.plenum;
       options.onEnd(reason);
     });
 
@@ -106,7 +137,7 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
       action()
         .catch((error: unknown) => {
           // Who closes the browser's own choice of screens has changed their mind, nothing more.
-          if (what !== 'screen') view.banner(deviceWords(error, what), 6000);
+          if (what !== 'screen') view.banner(deviceWords(error, what), BANNER_MS);
         })
         .finally(() => {
           button.disabled = false;
@@ -129,11 +160,13 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
     chat.open(!chat.isOpen);
     set(view.chat, { 'aria-expanded': String(chat.isOpen) });
   });
+  breakouts.on('state', ({ hands }) => tiles.hands(new Set(hands.map((who) => who.identity))));
+  breakouts.on('role', (role) => set(view.root, { 'data-role': role }));
   chat.onUnread = (count) => view.unread(count);
   const onKey = (event: KeyboardEvent) => {
-    const typing = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
+    const typing = event.target instanceof Element && event.target.matches('input, select, textarea');
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-    const button = { m: view.mic, v: view.camera, c: view.chat }[event.key.toLowerCase()];
+    const button = { m: view.mic, v: view.camera, c: view.chat, h: places.hand }[event.key.toLowerCase()];
     if (button && !button.hidden) {
       event.preventDefault();
       button.click();
@@ -156,7 +189,10 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
       await room.localParticipant.publishTrack(track);
     } catch (error) {
       track.stop();
-      view.banner(error instanceof Error ? `Not sent: ${error.message}` : 'Your track was not sent.', 6000);
+      view.banner(
+        error instanceof Error ? `Not sent: ${error.message}` : 'Your track was not sent.',
+        BANNER_MS,
+      );
     }
   }
   showOwn();
@@ -170,7 +206,6 @@ interface View {
   chat: HTMLButtonElement;
   leave: HTMLButtonElement;
   sound: HTMLButtonElement;
-  title(text: string): void;
   count(people: number): void;
   unread(messages: number): void;
   banner(text: string, forMilliseconds?: number): void;
@@ -189,7 +224,7 @@ function control(
   );
 }
 
-function makeView(options: Options, tiles: Tiles, chat: Chat): View {
+function makeView(options: Options, tiles: Tiles, chat: Chat, places: Places, panel: Panel): View {
   const mic = control('mic', 'Microphone (M)', 'mic-button', { 'aria-pressed': 'false' });
   const camera = control('camera', 'Camera (V)', 'camera-button', { 'aria-pressed': 'false' });
   const screen = control('screen', 'Share your screen', 'screen-button', { 'aria-pressed': 'false' });
@@ -209,10 +244,20 @@ function makeView(options: Options, tiles: Tiles, chat: Chat): View {
   const root = h(
     'section',
     { class: 'call', 'data-testid': 'call' },
-    h('header', { class: 'bar' }, heading, people, sound),
+    h('header', { class: 'bar' }, heading, places.title, people, places.timer, panel.open, sound),
     banner,
-    h('div', { class: 'stage' }, tiles.grid, chat.panel),
-    h('nav', { class: 'controls', 'aria-label': 'Controls' }, mic, camera, screen, chatButton, leave),
+    places.strip,
+    h('div', { class: 'stage' }, tiles.grid, chat.panel, panel.root),
+    h(
+      'nav',
+      { class: 'controls', 'aria-label': 'Controls' },
+      mic,
+      camera,
+      screen,
+      places.hand,
+      chatButton,
+      leave,
+    ),
   );
   let timer: ReturnType<typeof setTimeout> | undefined;
   return {
@@ -223,9 +268,6 @@ function makeView(options: Options, tiles: Tiles, chat: Chat): View {
     chat: chatButton,
     leave,
     sound,
-    title: (text) => {
-      heading.textContent = text;
-    },
     count: (count) => {
       people.textContent = count === 1 ? '1 person' : `${count} people`;
       set(people, { 'data-count': count });

@@ -26,6 +26,8 @@ export class Chat {
   });
   private unread = 0;
   private readonly seen = new Set<string>();
+  private place = '';
+  private readonly elsewhere = new Map<string, Node[]>();
 
   constructor(private readonly room: Room) {
     const send = h('button', { type: 'submit', class: 'primary', 'data-testid': 'chat-send' }, 'Send');
@@ -100,6 +102,18 @@ export class Chat {
       this.onUnread(this.unread);
       announce(`Message from ${name}`);
     }
+  }
+
+  /** One is in another room: its chat is shown, as far as one was there; that of the old room is kept. */
+  enter(place: string, title: string): void {
+    if (place === this.place) return;
+    this.elsewhere.set(this.place, [...this.list.childNodes]);
+    this.list.replaceChildren(...(this.elsewhere.get(place) ?? []));
+    this.elsewhere.delete(place);
+    this.place = place;
+    this.note(`You are in ${title}. Only the people here read what you write.`);
+    this.unread = 0;
+    this.onUnread(0);
   }
 
   /** A line of the page's own. */

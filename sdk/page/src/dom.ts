@@ -35,6 +35,8 @@ const ICONS = {
   screen:
     'M4 4h16a2 2 0 0 1 2 2v10a2 2 0 0 1-2 2h-6v2h3v2H7v-2h3v-2H4a2 2 0 0 1-2-2V6a2 2 0 0 1 2-2zm8 3-4 4h2.700v4h2.600v-4H16z',
   chat: 'M4 4h16a2 2 0 0 1 2 2v9a2 2 0 0 1-2 2H9l-5 4v-4a2 2 0 0 1-2-2V6a2 2 0 0 1 2-2z',
+  hand: 'M8 13V5a1.500 1.500 0 0 1 3 0v6h1V3.500a1.500 1.500 0 0 1 3 0V11h1V5.500a1.500 1.500 0 0 1 3 0V16a6 6 0 0 1-6 6h-1.500a6 6 0 0 1-4.700-2.300L3.500 14.200a1.500 1.500 0 0 1 2.300-1.900z',
+  rooms: 'M4 4h7v7H4zm9 0h7v7h-7zM4 13h7v7H4zm9 0h7v7h-7z',
   leave:
     'M12 9c-1.600 0-3.200.300-4.600.700v3.100c0 .400-.200.700-.600.900-1 .500-1.900 1.100-2.700 1.800a1 1 0 0 1-1.400 0L.300 13.100a1 1 0 0 1 0-1.400A16.800 16.800 0 0 1 12 7c4.600 0 8.700 1.800 11.700 4.700a1 1 0 0 1 0 1.400l-2.400 2.400a1 1 0 0 1-1.400 0c-.800-.700-1.700-1.300-2.700-1.800a1 1 0 0 1-.600-.900V9.700A15 15 0 0 0 12 9z',
 } as const;
@@ -50,6 +52,68 @@ export function icon(name: Icon): SVGSVGElement {
   path.setAttribute('d', ICONS[name]);
   svg.append(path);
   return svg;
+}
+
+/** Shows or hides a text. */
+export function say(element: HTMLElement, text: string): void {
+  if (element.textContent !== text) element.textContent = text;
+  set(element, { hidden: !text });
+}
+
+/** A choice; what somebody is just choosing is left alone. */
+export function choices(
+  select: HTMLSelectElement,
+  options: [value: string, label: string][],
+  value: string,
+): void {
+  const signature = JSON.stringify(options);
+  if (select.dataset.options !== signature) {
+    const before = select.value;
+    select.replaceChildren(...options.map(([of, label]) => h('option', { value: of }, label)));
+    select.dataset.options = signature;
+    select.value = before;
+  }
+  if (document.activeElement !== select || select.selectedIndex < 0) select.value = value;
+}
+
+interface Kept<T> {
+  element: HTMLElement;
+  update(item: T): void;
+}
+
+/**
+ * Elements for items, in their order. Each is made once and then updated, so that what somebody types or
+ * has in focus stays, and moved only where the order changes.
+ */
+export class Keyed<T> {
+  private readonly kept = new Map<string, Kept<T>>();
+
+  constructor(
+    private readonly parent: HTMLElement,
+    private readonly key: (item: T) => string,
+    private readonly make: (item: T) => Kept<T>,
+  ) {}
+
+  show(items: readonly T[]): void {
+    const wanted = new Set(items.map(this.key));
+    for (const [key, { element }] of this.kept) {
+      if (wanted.has(key)) continue;
+      element.remove();
+      this.kept.delete(key);
+    }
+    let next = this.parent.firstElementChild;
+    for (const item of items) {
+      const key = this.key(item);
+      let kept = this.kept.get(key);
+      if (!kept) {
+        kept = this.make(item);
+        this.kept.set(key, kept);
+      }
+      kept.update(item);
+      if (kept.element === next) next = next.nextElementSibling;
+      else this.parent.insertBefore(kept.element, next);
+    }
+  }
 }
 
 /** Says something to people who do not look at the screen. */

@@ -8,6 +8,7 @@ interface Tile {
   label: HTMLElement;
   muted: HTMLElement;
   quality: HTMLElement;
+  hand: HTMLElement;
   initials: HTMLElement;
   shown: Track | null;
 }
@@ -25,6 +26,7 @@ export class Tiles {
   readonly grid = h('div', { class: 'grid', 'data-testid': 'grid' });
   private readonly tiles = new Map<string, Tile>();
   private readonly sounds = new Map<string, HTMLMediaElement>();
+  private raised: ReadonlySet<string> = new Set();
 
   /** Makes the tiles of a participant say what is true now. */
   update(participant: Participant, isLocal: boolean): void {
@@ -63,6 +65,20 @@ export class Tiles {
     for (const [name, tile] of this.tiles) set(tile.root, { 'data-speaking': String(names.has(name)) });
   }
 
+  /** Marks whose hand is up. */
+  hands(identities: ReadonlySet<string>): void {
+    this.raised = identities;
+    for (const tile of this.tiles.values()) this.showHand(tile);
+  }
+
+  /** Takes away whoever is not among these people. */
+  retain(identities: ReadonlySet<string>): void {
+    for (const [name, tile] of [...this.tiles]) {
+      if (!identities.has(tile.root.dataset.identity ?? '')) this.remove(name);
+    }
+    this.layout();
+  }
+
   clear(): void {
     for (const name of [...this.tiles.keys()]) this.remove(name);
     for (const element of this.sounds.values()) element.remove();
@@ -92,6 +108,7 @@ export class Tiles {
       'data-local': String(isLocal),
       'aria-label': words,
     });
+    this.showHand(tile);
     const muted = !participant.isMicrophoneEnabled;
     set(tile.muted, { hidden: screen || !muted });
     const quality = participant.connectionQuality;
@@ -111,6 +128,11 @@ export class Tiles {
     tile.video.muted = true;
     set(tile.video, { hidden: track === null });
     set(tile.root, { 'data-video': String(track !== null), 'data-mirror': String(isLocal && !screen) });
+  }
+
+  private showHand(tile: Tile): void {
+    const up = this.raised.has(tile.root.dataset.identity ?? '') && tile.root.dataset.screen === 'false';
+    set(tile.hand, { hidden: !up });
   }
 
   private remove(name: string): void {
@@ -150,15 +172,20 @@ function makeTile(screen: boolean): Tile {
     h('i'),
     h('i'),
   );
+  const hand = h(
+    'span',
+    { class: 'tile-hand', role: 'img', 'aria-label': 'hand is up', hidden: true, 'data-testid': 'tile-hand' },
+    icon('hand'),
+  );
   const initials = h('span', { class: 'tile-initials', 'aria-hidden': 'true' });
   const root = h(
     'article',
     { class: 'tile', 'data-testid': 'tile', 'data-screen': String(screen), 'data-speaking': 'false' },
     initials,
     video,
-    h('footer', { class: 'tile-foot' }, muted, label, quality),
+    h('footer', { class: 'tile-foot' }, hand, muted, label, quality),
   );
-  return { root, video, label, muted, quality, initials, shown: null };
+  return { root, video, label, muted, quality, hand, initials, shown: null };
 }
 
 /** One or two letters that stand for a name. */

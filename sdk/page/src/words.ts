@@ -1,6 +1,7 @@
 // Faults and endings in words. Refusals come from the server's error catalogue, as
 // "CODE: cause (detail). Remedy: remedy."; endings come as LiveKit's disconnect reasons.
 import { ConnectionError, DisconnectReason } from 'livekit-client';
+import { PlenumError } from '../../src/index.ts';
 
 export interface Words {
   /** A code of the catalogue, or the name of a disconnect reason. */
@@ -62,6 +63,26 @@ export function words(code: string, cause: string, remedy: string): Words {
 function sentence(cause: string, remedy: string): string {
   const upper = (text: string) => text.charAt(0).toUpperCase() + text.slice(1);
   return `${upper(cause)}. ${upper(remedy)}.`;
+}
+
+const MOVES: Record<string, string> = {
+  MeetingFull: 'That room is full.',
+  RoomClosed: 'That room is closed.',
+  RoomNotFound: 'That room is gone.',
+  NotPermitted: 'You may not go there by yourself.',
+  WorkerUnreachable: 'That room cannot be reached right now.',
+  NoCapacity: 'That room cannot be reached right now.',
+};
+
+/** Words for a move that did not take place, and where one is instead. */
+export function ofMove(code: string, where: string): string {
+  return `${MOVES[code] ?? `You could not be moved (${code}).`} You are in ${where}.`;
+}
+
+/** Words for a request that was refused. */
+export function ofRefusal(error: unknown): string {
+  if (!(error instanceof PlenumError)) return error instanceof Error ? error.message : String(error);
+  return sentence(error.detail ? `${error.cause} (${error.detail})` : error.cause, error.remedy);
 }
 
 /** Words for what went wrong while connecting. Asks the server where the client library did not. */
