@@ -9,6 +9,8 @@ mod assign;
 mod decide;
 mod mover;
 mod plan;
+#[cfg(test)]
+mod testing;
 
 pub use assign::{Person, Space, Spread, spread};
 pub use decide::{Actor, Decision, Present, RoomDraft, Scene, auto_assign, decide, pruned};

@@ -225,6 +225,8 @@ impl Mover {
         };
         match outcome {
             Ok(room) => self.arrived(room, out),
+            // The worker brought them there by itself in the meantime.
+            Err(_) if to == self.present => {}
             Err(code) => self.failed(now, to, own, print, code),
         }
     }

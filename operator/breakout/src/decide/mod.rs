@@ -268,8 +268,10 @@ fn identity_fits(identity: &str) -> Result<(), PublicError> {
     }
 }
 
+/// Objects carry whole seconds: rounded up, so that nobody gets less time than was said.
 fn time(ms: i64) -> Result<Time, PublicError> {
-    Timestamp::from_millisecond(ms)
+    let seconds = ms.div_euclid(1_000) + i64::from(ms.rem_euclid(1_000) > 0);
+    Timestamp::from_second(seconds)
         .map(Time)
         .map_err(|_| malformed("a time beyond the calendar"))
 }

@@ -9,7 +9,7 @@ use plenum_protocol::{How, Mode, NewRoom, limits};
 use super::edit::Edit;
 use super::{Decision, RoomDraft, Scene, existing, identity_fits, malformed, moderates, time};
 use crate::assign::{Person, Space, spread};
-use crate::plan::{PlannedRoom, Wish};
+use crate::plan::{PlannedRoom, Wish, ms};
 
 /// Most identities in a room's spec, and the highest limit of a room, by the object's schema.
 const PARTICIPANTS: usize = 1_000;
@@ -231,7 +231,11 @@ pub(super) fn close(
             )));
         }
     };
-    let end = scene.now.saturating_add(countdown_ms);
+    // Whole seconds as in the object; at once means at once.
+    let end = match countdown_ms {
+        0 => scene.now.div_euclid(1_000) * 1_000,
+        _ => ms(&time(scene.now.saturating_add(countdown_ms))?),
+    };
     let mut edit = Edit::begin(scene.meeting, scene.plan);
     for room in targets(ids, scene)? {
         if !room.may_stay(scene.now) {
