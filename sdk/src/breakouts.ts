@@ -109,7 +109,7 @@ export class Breakouts {
   private hellos = 0;
   private watching = false;
   private known: string | null | undefined;
-  private moving: { notice: MovingNotice; countdown: Countdown | null } | null = null;
+  private moving: { notice: MovingNotice; countdown: Countdown | null; lost: boolean } | null = null;
   private countdown: Countdown | null = null;
   private mutedForMove = false;
 
@@ -121,7 +121,14 @@ export class Breakouts {
     const greet = () => void this.hello();
     this.listeners = [
       ['connected', greet],
-      ['reconnected', greet],
+      [
+        'reconnected',
+        () => {
+          // Whoever announced it may be gone; the answer to `hello` shows what came of it.
+          if (this.moving) this.moving.lost = true;
+          greet();
+        },
+      ],
       ['moved', greet],
       ['dataReceived', (...args: Parameters<Breakouts['received']>) => this.received(...args)],
       ['disconnected', () => this.ended()],
@@ -246,8 +253,12 @@ export class Breakouts {
     await this.request({ do: 'shuffle', how });
   }
 
+  /** How rooms behave from now on. Others learn of `mode` at once, of the rest with their next `hello`. */
   async settings(change: { mode?: Mode; allowReturnToMain?: boolean; allowCancel?: boolean }): Promise<void> {
     await this.request({ do: 'settings', ...change });
+    const { allowReturnToMain, allowCancel } = { ...this.state, ...change };
+    this.standing.update({ allowReturnToMain, allowCancel });
+    this.changed();
   }
 
   /** Text to rooms (ids; `""` = the main room), left out: to all. */
@@ -395,6 +406,7 @@ export class Breakouts {
     const entries = this.standing.restate(answer);
     if (!before.known || before.role !== answer.me.role) this.events.emit('role', answer.me.role);
     this.arrived(answer.me.room ?? null);
+    if (this.moving?.lost) this.stayed();
     const { mode, rooms } = this.state;
     this.events.emit('roomsChanged', { message: null, mode, rooms });
     for (const entry of entries) this.tell(entry);
@@ -458,9 +470,7 @@ export class Breakouts {
         this.clock.heard(told.now);
         return this.announce(told);
       case 'not-moving':
-        this.forgetMoving();
-        void this.unmuteAfterNoMove();
-        return this.events.emit('notMoving', undefined);
+        return this.stayed();
       case 'moved':
         return this.arrived(told.to ?? null, told.title);
       case 'move-failed':
@@ -488,7 +498,7 @@ export class Breakouts {
 
   private announce(told: MovingNotice): void {
     this.forgetMoving();
-    const moving = { notice: told, countdown: null as Countdown | null };
+    const moving = { notice: told, countdown: null as Countdown | null, lost: false };
     this.moving = moving;
     moving.countdown = new Countdown(this.clock, told.at, (seconds) => {
       if (this.moving !== moving) return;
@@ -501,6 +511,12 @@ export class Breakouts {
         cancel: () => this.cancelMove(),
       });
     });
+  }
+
+  private stayed(): void {
+    this.forgetMoving();
+    void this.unmuteAfterNoMove();
+    this.events.emit('notMoving', undefined);
   }
 
   private forgetMoving(): void {
@@ -569,6 +585,7 @@ export class Breakouts {
   private ended(): void {
     this.hellos += 1;
     this.requests.abandon('the connection has ended');
+    this.known = undefined;
     this.forgetMoving();
     this.countdown?.stop();
     this.countdown = null;

@@ -280,6 +280,33 @@ test('a move that does not take place ends its countdown', async () => {
   assert.deepEqual([breakouts.state.room, of('moved')], [null, []]);
 });
 
+test('an announcement that is lost with its connection does not stay', async () => {
+  const { room, of } = make();
+  await room.enters();
+  await room.says(MOVING);
+  room.emit('reconnected');
+  await settle();
+  await room.answers('hello', STATE);
+  mock.timers.tick(10_000);
+  assert.equal(of('moving').length, 1);
+  assert.equal(of('notMoving').length, 1);
+  // To another worker one is moved by a reconnect.
+  await room.says(MOVING);
+  room.emit('reconnected');
+  await settle();
+  await room.answers('hello', { ...STATE, me: { ...STATE.me, room: 'red' } });
+  assert.deepEqual([of('notMoving').length, of('moved').length], [1, 1]);
+});
+
+test('who leaves and comes again is not moved', async () => {
+  const { room, of } = make();
+  await room.enters();
+  room.state = 'disconnected';
+  room.emit('disconnected');
+  await room.enters({ me: { ...STATE.me, room: 'red' } });
+  assert.deepEqual(of('moved'), []);
+});
+
 test('the microphone stays as it was, unless it is to be muted', async () => {
   const plain = make();
   await plain.room.enters();
@@ -384,6 +411,17 @@ test('the overview is asked for again after a reconnect', async () => {
   await settle();
   await room.answers('hello', { ...STATE, me });
   assert.equal(room.asked('overview').length, 2);
+});
+
+test('settings hold once they are written down', async () => {
+  const { room, breakouts } = make();
+  await room.enters();
+  const set = breakouts.settings({ allowReturnToMain: false });
+  await settle();
+  assert.equal(breakouts.state.allowReturnToMain, true);
+  await room.answers('settings');
+  await set;
+  assert.deepEqual([breakouts.state.allowReturnToMain, breakouts.state.allowCancel], [false, true]);
 });
 
 test('assignments by CSV make the rooms that are missing and fill those that exist', async () => {

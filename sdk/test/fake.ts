@@ -9,6 +9,11 @@ export const settle = async () => {
 
 export class FakeRoom extends EventEmitter {
   state = 'disconnected';
+  static made: FakeRoom[] = [];
+  /** What `connect` was called with. */
+  connected: unknown[] = [];
+  remoteParticipants = new Map<string, { trackPublications: Map<string, unknown> }>();
+  published: { track: unknown; options: unknown }[] = [];
   sent: Request[] = [];
   failing: Error | null = null;
   localParticipant = {
@@ -18,12 +23,35 @@ export class FakeRoom extends EventEmitter {
     setMicrophoneEnabled: async (on: boolean) => {
       this.localParticipant.isMicrophoneEnabled = on;
     },
+    getTrackPublication: (): { track: { mediaStreamTrack: unknown } } | undefined => undefined,
+    publishTrack: async (track: unknown, options: unknown) => {
+      this.published.push({ track, options });
+    },
     publishData: async (bytes: Uint8Array, options: { topic: string; reliable: boolean }) => {
       if (this.failing) throw this.failing;
       if (options.topic !== 'plenum.v1' || !options.reliable) throw new Error('not how requests are sent');
       this.sent.push(JSON.parse(new TextDecoder().decode(bytes)) as Request);
     },
   };
+
+  static refusing: Error | null = null;
+
+  constructor() {
+    super();
+    FakeRoom.made.push(this);
+  }
+
+  async connect(...args: unknown[]): Promise<void> {
+    if (FakeRoom.refusing) throw FakeRoom.refusing;
+    this.connected = args;
+    this.state = 'connected';
+    this.emit('connected');
+  }
+
+  async disconnect(): Promise<void> {
+    this.state = 'disconnected';
+    this.emit('disconnected');
+  }
 
   get asRoom(): Room {
     return this as unknown as Room;

@@ -127,7 +127,6 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
       tiles.clear();
       panel.stop();
       breakouts.close();
-      delete window.plenum;
       options.onEnd(reason);
     });
 

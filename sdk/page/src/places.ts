@@ -1,5 +1,10 @@
 // What everybody sees of breakout rooms: where they are, the time that runs, moves, rooms to choose,
 // hands, help and what hosts say to all.
+//
+// data-testid: room-title (data-room), timer (data-seconds, data-closes-at), hand-button; strip,
+// moving-notice (data-to, data-seconds), moving-cancel, moved-line, move-failed (data-code),
+// move-failed-dismiss, broadcast-message, broadcast-dismiss, choose-room (data-room), return-main,
+// help-button, hosts-input, hosts-send. The main room is the room `""`.
 import { type Breakouts, PlenumError, type RoomView } from '../../src/index.ts';
 import { announce, h, icon, Keyed, say, set } from './dom.ts';
 import { ofMove, ofRefusal } from './words.ts';
@@ -91,7 +96,7 @@ export class Places {
       (room) => room.id,
       (room) => this.roomButton(room),
     );
-    const send = h('button', { type: 'submit', 'data-testid': 'hosts-send' }, 'Send');
+    const send = h('button', { type: 'submit', class: 'small', 'data-testid': 'hosts-send' }, 'Send');
     const form = h('form', { class: 'inline-form' }, this.toHosts, send);
     form.addEventListener('submit', (event) => {
       event.preventDefault();
@@ -147,6 +152,7 @@ export class Places {
       set(this.moving, { hidden: false, 'data-to': to ?? '', 'data-seconds': seconds });
       set(this.cancel, { hidden: !cancellable || seconds === 0 });
       set(this.failed, { hidden: true });
+      set(this.moved, { hidden: true });
       // Spoken once, not each second.
       if (this.announced !== text) announce(`${text} in ${seconds} seconds`);
       this.announced = text;
@@ -177,7 +183,9 @@ export class Places {
     this.title.textContent = inside ? this.titleOf(state.room) : 'Main room';
     set(this.title, { hidden: !some, 'data-room': state.room ?? '' });
     // Hosts join rooms from their panel.
-    this.rooms.show(breakouts.isHost ? [] : state.rooms.filter((room) => breakouts.mayChoose(room)));
+    const rooms = breakouts.isHost ? [] : state.rooms.filter((room) => breakouts.mayChoose(room));
+    this.rooms.show(rooms);
+    set(this.choice, { hidden: rooms.length === 0 });
     set(this.back, { hidden: !breakouts.mayReturn });
     set(this.ask, { hidden: breakouts.isHost || !state.known || state.rooms.length === 0 });
     set(this.hand, { hidden: !state.known });
