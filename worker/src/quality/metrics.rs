@@ -71,6 +71,7 @@ pub struct Metrics {
     quality: Histogram,
     join: Histogram,
     joins: IntCounterVec,
+    moves: IntCounterVec,
     data_dropped: IntCounterVec,
     packets_dropped: IntCounterVec,
     signal: IntCounterVec,
@@ -183,6 +184,11 @@ impl Metrics {
                 "Attempts to enter a room, by outcome: ok, resumed, or an error code.",
                 &["outcome"],
             )?,
+            moves: counters(
+                "plenum_worker_moves_total",
+                "Moves between rooms of this worker, by outcome: ok, or an error code.",
+                &["outcome"],
+            )?,
             data_dropped: counters(
                 "plenum_worker_data_packets_dropped_total",
                 "Data packets of clients that were not passed on.",
@@ -288,6 +294,11 @@ impl Metrics {
     /// Somebody tried to enter.
     pub fn entered(&self, outcome: &'static str) {
         self.joins.with_label_values(&[outcome]).inc();
+    }
+
+    /// A move was ordered.
+    pub fn moved(&self, outcome: &'static str) {
+        self.moves.with_label_values(&[outcome]).inc();
     }
 
     /// A data packet was thrown away.

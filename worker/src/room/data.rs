@@ -15,6 +15,7 @@ use prost::Message as _;
 
 use super::ids::{Identity, Now, ParticipantSid};
 use super::limits;
+use super::reserved::{said, text};
 use super::state::Room;
 use super::vocabulary::{DropReason, Outbox, Output};
 use crate::session::api::{Command, Reliability, SessionId};
@@ -149,7 +150,8 @@ impl Room {
             Some(Value::Metrics(_)) => return Ok(()),
             _ => {}
         }
-        if !me.grant.publish_data {
+        let said = said(&packet).map(text).transpose()?;
+        if said.is_none() && !me.grant.publish_data {
             return Err(DropReason::NotPermitted);
         }
         if reliability == Reliability::Reliable && packet.sequence > 0 {
@@ -157,6 +159,10 @@ impl Room {
                 return Err(DropReason::Duplicate);
             }
             me.last_reliable = packet.sequence;
+        }
+        if let Some(json) = said {
+            out.0.push(Output::Said { session, json });
+            return Ok(());
         }
         let (identity, sid) = (me.identity.clone(), me.sid.clone());
         let to = addressees(&packet);

@@ -8,14 +8,16 @@ use std::collections::{BTreeMap, HashMap};
 
 use livekit_protocol as lk;
 use plenum_errors::{Code, PublicError};
+use plenum_token::Role;
 
 use super::entry::{Admission, Entry};
+use super::grant::Grant;
 use super::ids::{Identity, Now, RoomName, RoomSid, Sids};
 use super::moderate::Moderation;
 use super::reserve::Reserve;
 use super::spec::{EndReason, RoomSpec};
 use super::state::Room;
-use super::vocabulary::{Action, Outbox};
+use super::vocabulary::{Action, Outbox, Output};
 use crate::session::api::{AudioLevel, Command, Event, Leg, SessionId};
 
 /// How somebody entered.
@@ -32,8 +34,8 @@ pub enum Entered {
 /// The rooms.
 #[derive(Debug)]
 pub struct Hall {
-    rooms: BTreeMap<RoomName, Room>,
-    sessions: HashMap<SessionId, RoomName>,
+    pub(super) rooms: BTreeMap<RoomName, Room>,
+    pub(super) sessions: HashMap<SessionId, RoomName>,
     next_session: u64,
     sids: Sids,
     draining: bool,
@@ -74,8 +76,9 @@ impl Hall {
         self.rooms.values().map(Room::expected).sum()
     }
 
-    /// Keeps a place in a room for somebody who is on the way from another worker.
-    pub fn reserve(&mut self, name: &RoomName, request: Reserve, now: Now) -> Result<(), PublicError> {
+    /// Keeps a place in a room for somebody who is on the way from another worker. True: it may go on
+    /// here with the peer connection that it has.
+    pub fn reserve(&mut self, name: &RoomName, mut request: Reserve, now: Now) -> Result<bool, PublicError> {
         let room = self.held(name)?;
         room.may_reserve(&request)?;
         let counted =
@@ -83,10 +86,13 @@ impl Hall {
         if !counted {
             self.vacancy()?;
         }
+        let handover = request.handover.take();
+        request.handover = handover.filter(|h| h.identity == request.identity && self.may_take_over(h));
+        let may_resume = request.handover.is_some();
         if let Some(room) = self.rooms.get_mut(name) {
             room.reserve(request, now);
         }
-        Ok(())
+        Ok(may_resume)
     }
 
     /// Every room.
@@ -161,8 +167,13 @@ impl Hall {
         Ok(())
     }
 
-    /// Ends a room, whatever its epoch.
+    /// Ends a room, whatever its epoch. People of a breakout room that closes go to the main room.
     pub fn remove(&mut self, name: &RoomName, reason: EndReason, now: Now, out: &mut Outbox) {
+        if name.is_breakout() && reason.closes() {
+            self.close_breakout(name, now, out);
+            self.rooms.remove(name);
+            return;
+        }
         if let Some(mut room) = self.rooms.remove(name) {
             room.end(reason, now, out);
         }
@@ -182,7 +193,7 @@ impl Hall {
         lost
     }
 
-    fn held(&self, name: &RoomName) -> Result<&Room, PublicError> {
+    pub(super) fn held(&self, name: &RoomName) -> Result<&Room, PublicError> {
         self.rooms
             .get(name)
             .ok_or_else(|| PublicError::new(Code::RoomNotFound, name.as_str()))
@@ -193,20 +204,30 @@ impl Hall {
         self.admission(entry).map(drop)
     }
 
-    fn admission(&self, entry: &Entry) -> Result<Admission, PublicError> {
+    /// The verdict, and the room it is about: whoever resumes may have been moved meanwhile.
+    fn admission(&self, entry: &Entry) -> Result<(RoomName, Admission), PublicError> {
+        if let Some(name) = self.moved_on(entry) {
+            // The epoch it knows is that of the room it was in.
+            let entry = Entry {
+                room: name.clone(),
+                epoch: 0,
+                ..entry.clone()
+            };
+            let admission = self.held(&name)?.admit(&entry)?;
+            return Ok((name, admission));
+        }
         let room = self.held(&entry.room)?;
         let admission = room.admit(entry)?;
         // Whoever comes back or was announced has a place already.
         if admission == Admission::New && !room.reserved.holds(&entry.identity) {
             self.vacancy()?;
         }
-        Ok(admission)
+        Ok((entry.room.clone(), admission))
     }
 
     /// Lets a client in.
     pub fn enter(&mut self, entry: Entry, now: Now, out: &mut Outbox) -> Result<Entered, PublicError> {
-        let admission = self.admission(&entry)?;
-        let name = entry.room.clone();
+        let (name, admission) = self.admission(&entry)?;
         let Some(room) = self.rooms.get_mut(&name) else {
             return Err(Code::RoomNotFound.into());
         };
@@ -214,6 +235,12 @@ impl Hall {
             Admission::Unknown => Entered::Stale,
             Admission::Resumes(session) => {
                 let offer = entry.offer.clone();
+                if entry.room != name {
+                    out.0.push(Output::Relocated {
+                        session,
+                        room: name.clone(),
+                    });
+                }
                 room.resume(session, entry, now, out);
                 room.restart_subscriber(session, out);
                 room.refresh_pictures(session, out);
@@ -226,6 +253,17 @@ impl Hall {
                     });
                 }
                 Entered::Resumed(session)
+            }
+            Admission::TakesOver => {
+                let session = SessionId(self.next_session);
+                self.next_session += 1;
+                if let Some(old) = room.session_of(entry.identity.as_str()) {
+                    room.replace(old, now, out);
+                    self.sessions.remove(&old);
+                }
+                room.take_over(entry, session, now, out);
+                self.sessions.insert(session, name);
+                Entered::Anew(session)
             }
             Admission::New | Admission::Replaces(_) => {
                 let session = SessionId(self.next_session);
@@ -316,6 +354,9 @@ impl Hall {
 
     /// Time has passed, for one room.
     pub fn tick(&mut self, name: &RoomName, now: Now, out: &mut Outbox) {
+        if self.must_close(name) {
+            self.close_breakout(name, now, out);
+        }
         let Some(room) = self.rooms.get_mut(name) else {
             return;
         };
@@ -323,6 +364,16 @@ impl Hall {
         let room = &*room;
         self.sessions
             .retain(|session, at| at != name || room.participants.contains_key(session));
+    }
+
+    /// JSON for one client.
+    pub fn tell(&mut self, session: SessionId, json: String, out: &mut Outbox) {
+        self.with(session, |room| room.tell_client(session, json, out));
+    }
+
+    /// A client's role and rights from now on.
+    pub fn stand(&mut self, session: SessionId, role: Role, grant: Grant, out: &mut Outbox) {
+        self.with(session, |room| room.stand(session, role, grant, out));
     }
 
     /// A moderator decides.

@@ -47,6 +47,21 @@ name_type! {
     RoomSid
 }
 
+impl RoomName {
+    /// Is it a breakout room's?
+    pub fn is_breakout(&self) -> bool {
+        self.0.split('/').count() == 3
+    }
+
+    /// NAMESPACE/MEETING of both kinds; a name of another form is its own.
+    pub fn meeting(&self) -> &str {
+        match self.0.rsplit_once('/') {
+            Some((meeting, _)) if self.is_breakout() => meeting,
+            _ => &self.0,
+        }
+    }
+}
+
 /// The moment something happens: a monotonic clock for timers, the wall clock for what people read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Now {

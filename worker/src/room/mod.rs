@@ -14,16 +14,20 @@ mod data;
 mod entry;
 mod grant;
 mod hall;
+mod handover;
 mod ids;
 mod moderate;
+mod moving;
 mod participant;
 mod publish;
 mod reserve;
+mod reserved;
 mod signalling;
 mod speakers;
 mod spec;
 mod state;
 mod subscribe;
+mod takeover;
 mod tick;
 mod track;
 mod vocabulary;
@@ -34,15 +38,17 @@ mod tests;
 pub use entry::{Admission, Entry};
 pub use grant::Grant;
 pub use hall::{Entered, Hall};
+pub use handover::{Handover, HandoverError};
 pub use ids::{Identity, Now, ParticipantSid, RoomName, RoomSid, Sids};
 pub use moderate::Moderation;
+pub use moving::Transfer;
 pub use participant::{Participant, Presence};
 pub use plenum_token::Role;
 pub use reserve::Reserve;
 pub use spec::{EndReason, RoomSpec};
 pub use state::{Room, RoomStanding};
 pub use vocabulary::{
-    Action, DropReason, Goodbye, Notice, Outbox, Output, RequestFailure, Scenario, Welcome,
+    Action, Arrival, DropReason, Goodbye, Notice, Outbox, Output, RequestFailure, Scenario, Welcome,
 };
 
 /// What one client or one meeting may use up.
@@ -63,6 +69,14 @@ pub mod limits {
     pub const METADATA: usize = 64_000;
     /// Bytes of a data packet (SCTP's message limit towards browsers).
     pub const DATA_PACKET: usize = 65_536;
+    /// Bytes of what a client says to the server on the reserved topic.
+    pub const SAID: usize = 16 * 1024;
+    /// Packets that wait for a client's data channel.
+    pub const WAITING_PACKETS: usize = 256;
+    /// Their bytes.
+    pub const WAITING_BYTES: usize = 1 << 20;
+    /// Earlier stays in other rooms of the meeting by which a client that resumes may be known.
+    pub const FORMER_STAYS: usize = 16;
     /// Text fields of a track: name, cid, stream.
     pub const TRACK_TEXT: usize = 512;
     /// Layers or simulcast codecs named for one track.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use livekit_protocol as lk;
 use livekit_protocol::leave_request::Action as LeaveAction;
 use plenum_errors::{Code, PublicError};
+use plenum_token::Role;
 
+use super::grant::Grant;
 use super::ids::{Identity, Now};
 use super::state::Room;
 use super::vocabulary::{Goodbye, Notice, Outbox};
@@ -120,6 +122,33 @@ impl Room {
         if let Some(permission) = &update.permission {
             me.grant.apply(permission);
         }
+        self.enforce(session, was_hidden, out);
+        Ok(())
+    }
+
+    /// Role and rights from now on.
+    pub(super) fn stand(&mut self, session: SessionId, role: Role, grant: Grant, out: &mut Outbox) {
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
+        let was_hidden = me.grant.hidden;
+        // What somebody is does not change with what it may do.
+        me.grant = Grant {
+            join: me.grant.join,
+            recorder: me.grant.recorder,
+            agent: me.grant.agent,
+            ..grant
+        };
+        me.set_role(role);
+        self.enforce(session, was_hidden, out);
+    }
+
+    /// Brings tracks and subscriptions in line with the grant, and tells everyone.
+    fn enforce(&mut self, session: SessionId, was_hidden: bool, out: &mut Outbox) {
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
+        me.changed();
         // What is no longer allowed stops now.
         let grant = me.grant.clone();
         let forbidden: Vec<TrackSid> = me
@@ -132,13 +161,8 @@ impl Room {
             self.drop_track(session, sid, true, out);
         }
         self.subscribe_to_all(session, out);
-        let own: Vec<TrackSid> = self
-            .participants
-            .get(&session)
-            .map(|p| p.tracks.keys().map(Arc::clone).collect())
-            .unwrap_or_default();
-        for sid in &own {
-            self.subscribe_all_to(sid, out);
+        for sid in self.tracks_of(session) {
+            self.subscribe_all_to(&sid, out);
         }
         self.announce_to_all(session, out);
         if grant.hidden
@@ -149,7 +173,6 @@ impl Room {
             info.state = lk::participant_info::State::Disconnected as i32;
             out.tell_all(self.everyone_but(session), Notice::Participants(vec![info]));
         }
-        Ok(())
     }
 
     /// Removes a participant; with `revoke` its present token is void from now on.

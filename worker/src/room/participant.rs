@@ -3,7 +3,7 @@
 //! Owns a person's stay: rights, tracks, subscriptions and presence. Invariant: `version` rises with
 //! every change that others are told of, so that clients can drop what arrives late.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use livekit_protocol as lk;
@@ -12,7 +12,9 @@ use plenum_token::Role;
 
 use super::entry::Entry;
 use super::grant::Grant;
-use super::ids::{Identity, Now, ParticipantSid};
+use super::ids::{Identity, Now, ParticipantSid, RoomName};
+use super::limits;
+use super::reserved::Waiting;
 use super::track::Track;
 use crate::session::api::{SessionId, Topology, TrackSid};
 
@@ -63,6 +65,13 @@ impl Audience {
     }
 }
 
+/// An earlier stay of the same session.
+#[derive(Debug, Clone)]
+pub(super) struct Former {
+    pub(super) room: RoomName,
+    pub(super) sid: ParticipantSid,
+}
+
 /// A participant.
 #[derive(Debug)]
 pub struct Participant {
@@ -100,6 +109,14 @@ pub struct Participant {
     /// Highest sequence of its reliable messages.
     pub(super) last_reliable: u32,
     pub(super) cut_next_resume: Option<bool>,
+    /// Unix milliseconds; 0 = unknown.
+    pub(super) token_issued_at_ms: i64,
+    /// Where it was before, latest last: it may not have heard yet that it was moved.
+    former: VecDeque<Former>,
+    /// Its reliable data channel is open.
+    pub(super) data_open: bool,
+    /// For when it is.
+    pub(super) waiting: Waiting,
     /// Quality as last told to the others, and whether it knows everyone's.
     pub(super) quality_told: Option<lk::ConnectionQuality>,
     pub(super) quality: Option<(lk::ConnectionQuality, f32)>,
@@ -108,6 +125,11 @@ pub struct Participant {
 
 impl Participant {
     pub(super) fn new(entry: Entry, session: SessionId, sid: ParticipantSid, now: Now) -> Self {
+        let mut attributes = entry.attributes;
+        attributes.insert(
+            plenum_protocol::ROLE_ATTRIBUTE.to_owned(),
+            entry.role.as_str().to_owned(),
+        );
         Self {
             session,
             sid,
@@ -118,7 +140,7 @@ impl Participant {
             kind: entry.kind,
             name: entry.name,
             metadata: entry.metadata,
-            attributes: entry.attributes,
+            attributes,
             client: entry.client,
             topology: entry.topology,
             auto_subscribe: entry.auto_subscribe,
@@ -136,6 +158,10 @@ impl Participant {
             },
             last_reliable: 0,
             cut_next_resume: None,
+            token_issued_at_ms: entry.token_issued_at_ms,
+            former: VecDeque::new(),
+            data_open: false,
+            waiting: Waiting::default(),
             quality_told: None,
             quality: None,
             knows_qualities: false,
@@ -177,6 +203,32 @@ impl Participant {
     /// Programs and recorders don't take a person's place.
     pub(super) fn takes_a_place(&self) -> bool {
         takes_a_place(self.kind, &self.grant)
+    }
+
+    /// New standing, shown to all.
+    pub(super) fn set_role(&mut self, role: Role) {
+        self.role = role;
+        self.attributes.insert(
+            plenum_protocol::ROLE_ATTRIBUTE.to_owned(),
+            role.as_str().to_owned(),
+        );
+    }
+
+    /// It leaves this stay behind.
+    pub(super) fn formerly(&mut self, stay: Former) {
+        if self.former.len() >= limits::FORMER_STAYS {
+            self.former.pop_front();
+        }
+        self.former.push_back(stay);
+    }
+
+    pub(super) fn former(&self) -> impl Iterator<Item = &Former> {
+        self.former.iter()
+    }
+
+    /// Is or was this its id?
+    pub(super) fn known_as(&self, sid: &str) -> bool {
+        self.sid.as_str() == sid || self.former.iter().any(|f| f.sid.as_str() == sid)
     }
 
     pub(super) fn changed(&mut self) {

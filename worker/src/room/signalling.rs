@@ -206,6 +206,8 @@ impl Room {
                 out.tell(session, Notice::NeedSections { audios, videos });
             }
             Event::Connected { leg, .. } => self.connected(session, leg, out),
+            Event::HandedOver { state, .. } => self.handed_over(session, state.as_deref(), out),
+            Event::DataOpen { .. } => self.data_open(session, out),
             Event::Disconnected { reason, .. } => self.disconnected(session, &reason, now, out),
             Event::TrackLive {
                 sid,
@@ -271,6 +273,7 @@ impl Room {
             return;
         };
         me.connected = false;
+        me.data_open = false;
         me.media_lost = true;
         match (me.presence, reason) {
             // No connection left of any kind, and closed on purpose: the tab was closed.
@@ -318,6 +321,10 @@ impl super::participant::Participant {
         }
         let mut merged = self.attributes.clone();
         for (key, value) in attributes {
+            // The role is the server's to say.
+            if key == plenum_protocol::ROLE_ATTRIBUTE {
+                continue;
+            }
             if value.is_empty() {
                 merged.remove(key);
             } else {

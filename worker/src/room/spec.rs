@@ -41,7 +41,7 @@ impl RoomSpec {
     /// An unrestricted room.
     pub fn open(name: RoomName) -> Self {
         Self {
-            meeting: name.as_str().to_owned(),
+            meeting: name.meeting().to_owned(),
             title: String::new(),
             name,
             epoch: 1,
@@ -88,6 +88,11 @@ impl EndReason {
             EndReason::Shutdown => (DisconnectReason::ServerShutdown, LeaveAction::Reconnect),
             EndReason::Failed => (DisconnectReason::StateMismatch, LeaveAction::Reconnect),
         }
+    }
+
+    /// Is the room over for good, so that a breakout room's people belong in the main room?
+    pub fn closes(self) -> bool {
+        matches!(self, EndReason::Deleted | EndReason::Expired | EndReason::Closed)
     }
 
     /// What the gateway is told.

@@ -182,15 +182,17 @@ impl Room {
             return Err(PublicError::new(Code::NotPermitted, "roomJoin"));
         }
         self.check_revoked(&entry.identity, entry.token_issued_at_ms)?;
-        if self.over {
-            return Err(Code::MeetingEnded.into());
-        }
+        self.check_running()?;
         let present = self.by_identity.get(&entry.identity).copied();
         if let Some(sid) = &entry.resume {
             let same = present
                 .and_then(|session| self.participants.get(&session))
-                .filter(|p| (sid.is_empty() || p.sid.as_str() == sid) && !p.media_lost);
-            return Ok(same.map_or(Admission::Unknown, |p| Admission::Resumes(p.session)));
+                .filter(|p| (sid.is_empty() || p.known_as(sid)) && !p.media_lost);
+            return Ok(match same {
+                Some(p) => Admission::Resumes(p.session),
+                None if self.reserved.expects(entry, sid) => Admission::TakesOver,
+                None => Admission::Unknown,
+            });
         }
         if let Some(session) = present {
             return Ok(Admission::Replaces(session));
@@ -205,6 +207,15 @@ impl Room {
             self.check_places(&entry.identity)?;
         }
         Ok(Admission::New)
+    }
+
+    /// Its time is not over?
+    pub(super) fn check_running(&self) -> Result<(), PublicError> {
+        match (self.over, self.spec.name.is_breakout()) {
+            (false, _) => Ok(()),
+            (true, false) => Err(Code::MeetingEnded.into()),
+            (true, true) => Err(Code::RoomClosed.into()),
+        }
     }
 
     /// 0 = whatever is held.
@@ -256,8 +267,7 @@ impl Room {
         });
         self.started(now);
         self.reserved.consume(&participant.identity);
-        self.by_identity.insert(participant.identity.clone(), session);
-        self.participants.insert(session, participant);
+        self.insert(participant);
         self.counted(now);
         let Some(me) = self.participants.get(&session) else {
             return;
@@ -292,6 +302,20 @@ impl Room {
         }
     }
 
+    /// Into both indexes.
+    pub(super) fn insert(&mut self, participant: Participant) {
+        self.by_identity
+            .insert(participant.identity.clone(), participant.session);
+        self.participants.insert(participant.session, participant);
+    }
+
+    /// Out of both indexes, and nothing else.
+    pub(super) fn remove(&mut self, session: SessionId) -> Option<Participant> {
+        let participant = self.participants.remove(&session)?;
+        self.by_identity.remove(&participant.identity);
+        Some(participant)
+    }
+
     /// `session` has a new signalling connection. False: it was cut off again, as a drill.
     pub(super) fn resume(&mut self, session: SessionId, entry: Entry, now: Now, out: &mut Outbox) {
         let Some(me) = self.participants.get_mut(&session) else {
@@ -323,6 +347,15 @@ impl Room {
             };
             out.0.push(Output::Cut { session });
             return;
+        }
+        if let Some(me) = self.participants.get(&session) {
+            let knows = match entry.resume.as_deref() {
+                None | Some("") => entry.room == self.spec.name,
+                Some(sid) => sid == me.sid.as_str(),
+            };
+            if !knows && let Some(arrival) = self.arrival(session) {
+                out.tell(session, Notice::RoomMoved(Box::new(arrival)));
+            }
         }
         // What the client was told just before the loss may not have arrived either.
         let horizon = away_since.saturating_sub(Duration::from_secs(10));
@@ -365,8 +398,7 @@ impl Room {
         now: Now,
         out: &mut Outbox,
     ) -> Option<Participant> {
-        let mut participant = self.participants.remove(&session)?;
-        self.by_identity.remove(&participant.identity);
+        let mut participant = self.remove(session)?;
         for sid in participant.tracks.keys() {
             self.publishers.remove(sid);
             out.media(Command::RemoveTrack {
@@ -389,12 +421,7 @@ impl Room {
             let mut info = participant.info();
             info.disconnect_reason = reason as i32;
             info.tracks.clear();
-            self.departed
-                .retain(|d| now.since(d.at) < limits::DEPARTURE_MEMORY);
-            self.departed.push_back(Departed {
-                at: now.since_start,
-                info: info.clone(),
-            });
+            self.remember_departure(info.clone(), now);
             out.tell_all(self.everyone_but(session), Notice::Participants(vec![info]));
         }
         if let Some(stopped) = self.speakers.forget(participant.sid.as_str()) {
@@ -402,6 +429,16 @@ impl Room {
         }
         self.counted(now);
         Some(participant)
+    }
+
+    /// For those who are away.
+    pub(super) fn remember_departure(&mut self, info: lk::ParticipantInfo, now: Now) {
+        self.departed
+            .retain(|d| now.since(d.at) < limits::DEPARTURE_MEMORY);
+        self.departed.push_back(Departed {
+            at: now.since_start,
+            info,
+        });
     }
 
     /// Takes a participant out and ends its signalling.
@@ -457,6 +494,11 @@ impl Room {
             });
             out.media(Command::Close { session });
         }
+        self.clear(now);
+    }
+
+    /// Nobody is here any more, and nothing is left of those who were.
+    pub(super) fn clear(&mut self, now: Now) {
         self.participants.clear();
         self.by_identity.clear();
         self.publishers.clear();
@@ -476,7 +518,7 @@ impl Room {
         }
     }
 
-    fn started(&mut self, now: Now) {
+    pub(super) fn started(&mut self, now: Now) {
         if self.active_since.is_none() {
             self.active_since = Some(now.since_start);
             self.standing.active_since_ms = now.unix_ms;
@@ -488,7 +530,7 @@ impl Room {
         }
     }
 
-    fn counted(&mut self, now: Now) {
+    pub(super) fn counted(&mut self, now: Now) {
         let count = u32::try_from(self.participants.len()).unwrap_or(u32::MAX);
         self.standing.participants = count;
         self.standing.peak_participants = self.standing.peak_participants.max(count);

@@ -121,6 +121,13 @@ impl Room {
         }
     }
 
+    pub(super) fn tracks_of(&self, session: SessionId) -> Vec<TrackSid> {
+        self.participants
+            .get(&session)
+            .map(|p| p.tracks.keys().map(Arc::clone).collect())
+            .unwrap_or_default()
+    }
+
     fn note(&mut self, session: SessionId, sid: &TrackSid, change: impl FnOnce(&mut Subscription)) {
         if let Some(participant) = self.participants.get_mut(&session) {
             change(participant.subscriptions.entry(Arc::clone(sid)).or_default());

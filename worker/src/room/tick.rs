@@ -36,7 +36,10 @@ impl Room {
             && now.since(since) >= most
         {
             self.over = true;
-            self.end(EndReason::Expired, now, out);
+            // People of a breakout room go elsewhere: see `Hall::tick`.
+            if !self.spec.name.is_breakout() {
+                self.end(EndReason::Expired, now, out);
+            }
         }
         self.end_when_empty(now);
         if self.room_changed && now.since(self.room_told) >= ROOM_UPDATE_EVERY {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use livekit_protocol as lk;
 use plenum_errors::Code;
 
+use super::ids::RoomName;
 use crate::session::api::{Command, Leg, SessionId, TrackSid};
 
 /// Something a client asks for, decoded and within its size limits.
@@ -73,6 +74,17 @@ pub struct Welcome {
     pub codecs: Vec<String>,
 }
 
+/// What somebody is told who was moved to another room.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The room.
+    pub room: lk::Room,
+    /// Oneself.
+    pub me: lk::ParticipantInfo,
+    /// Everyone else.
+    pub others: Vec<lk::ParticipantInfo>,
+}
+
 /// The last message of a stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Goodbye {
@@ -102,6 +114,8 @@ pub enum Notice {
     Welcome(Box<Welcome>),
     /// You are back.
     WelcomeBack { last_message_seq: u32 },
+    /// You are in another room now.
+    RoomMoved(Box<Arrival>),
     /// The answer to your offer.
     Answer {
         id: u32,
@@ -182,16 +196,22 @@ pub enum DropReason {
     Duplicate,
     /// A kind that clients do not send to each other.
     Unsupported,
+    /// Too much is waiting for a client that cannot receive yet.
+    Overflow,
+    /// Too much in too short a time.
+    RateLimited,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [DropReason; 5] = [
+    pub const ALL: [DropReason; 7] = [
         DropReason::NotPermitted,
         DropReason::Malformed,
         DropReason::TooLarge,
         DropReason::Duplicate,
         DropReason::Unsupported,
+        DropReason::Overflow,
+        DropReason::RateLimited,
     ];
 
     /// Label value.
@@ -202,6 +222,8 @@ impl DropReason {
             DropReason::TooLarge => "too_large",
             DropReason::Duplicate => "duplicate",
             DropReason::Unsupported => "unsupported",
+            DropReason::Overflow => "overflow",
+            DropReason::RateLimited => "rate_limited",
         }
     }
 }
@@ -221,6 +243,12 @@ pub enum Output {
     },
     /// The signalling connection is cut, the session stays.
     Cut { session: SessionId },
+    /// The session is in this room now, and nobody who speaks for the client asked for it.
+    Relocated { session: SessionId, room: RoomName },
+    /// The client says something to the server: JSON.
+    Said { session: SessionId, json: String },
+    /// The client's state for another worker, to whoever asked; empty: it has to start anew there.
+    HandedOver { session: SessionId, state: Vec<u8> },
     /// Count it.
     DataDropped(DropReason),
 }

@@ -90,6 +90,18 @@ pub enum Command {
         topology: Topology,
         codecs: Vec<String>,
     },
+    /// A new session that goes on with the peer connection that its client has with another engine.
+    /// Its next offer is answered as that engine would have, but with other credentials, and every
+    /// section that carried something to the client is idle.
+    Adopt {
+        session: SessionId,
+        codecs: Vec<String>,
+        state: Box<PeerState>,
+    },
+    /// Ask what another engine would need to go on; answered by exactly one [`Event::HandedOver`]. For a
+    /// while from now on the end of the session is not told to the client's transport, which another
+    /// engine may be using.
+    HandOver { session: SessionId },
     /// Ends it; no event follows.
     Close { session: SessionId },
     /// The client's offer on `leg`.
@@ -183,6 +195,8 @@ pub enum Event {
         leg: Leg,
         since_open: Duration,
     },
+    /// The reliable channel towards the client is open: what is sent from here on arrives.
+    DataOpen { session: SessionId },
     /// A leg's transport is gone for good (consent lost, DTLS closed or failed).
     Disconnected {
         session: SessionId,
@@ -199,6 +213,11 @@ pub enum Event {
     },
     /// The client stopped offering the track.
     TrackEnded { session: SessionId, sid: TrackSid },
+    /// The answer to `Command::HandOver`; `None` where nobody can go on with it.
+    HandedOver {
+        session: SessionId,
+        state: Option<Box<PeerState>>,
+    },
     /// The subscription is bound: packets flow from here on.
     SubscriptionBound { session: SessionId, sid: TrackSid },
     /// From a data channel.
@@ -211,6 +230,51 @@ pub enum Event {
     Levels { levels: Vec<AudioLevel> },
     /// The answer to `Command::Statistics`.
     Statistics { sessions: Vec<SessionStatistics> },
+}
+
+/// What an engine must know of a client to go on with a peer connection that was negotiated with another
+/// one. The client's next offer brings the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerState {
+    /// Every section of the last answer, in order.
+    pub sections: Vec<SectionState>,
+    /// Incoming RTP streams as they were learned.
+    pub sources: Vec<SourceState>,
+    /// Open data channels.
+    pub channels: Vec<ChannelState>,
+}
+
+/// One section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SectionState {
+    /// Its `mid`.
+    pub mid: String,
+    /// `None`: data.
+    pub kind: Option<MediaKind>,
+    /// The client's track in it.
+    pub publishes: Option<TrackSid>,
+}
+
+/// One incoming RTP stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceState {
+    /// Its SSRC.
+    pub ssrc: u32,
+    /// The track it belongs to.
+    pub sid: TrackSid,
+    /// The layer; empty where there is one.
+    pub rid: String,
+    /// Carries retransmissions.
+    pub repair: bool,
+}
+
+/// One data channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelState {
+    /// SCTP stream.
+    pub id: u16,
+    /// Which of the two.
+    pub reliability: Reliability,
 }
 
 /// One audio track's loudness.

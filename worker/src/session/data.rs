@@ -1,7 +1,7 @@
 //! Data channels of one leg: SCTP on DTLS (RFC 8831, RFC 8832).
 //!
-//! Owns the association and the channels `_reliable` and `_lossy`, whoever opened them. Invariants: a
-//! message is at most [`MAX_MESSAGE`] bytes; at most [`MAX_CHANNELS`] channels; a lossy message is dropped
+//! Owns the association and the channels `_reliable` and `_lossy`, whoever opened them, or had opened
+//! them with another engine: a client does not open such a channel again. Invariants: a message is at most [`MAX_MESSAGE`] bytes; at most [`MAX_CHANNELS`] channels; a lossy message is dropped
 //! rather than queued behind many others, a reliable one is refused when the queue is full.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use rtc::sctp::{
 use rtc::shared::TransportProtocol;
 use rtc::shared::marshal::{Marshal, Unmarshal};
 
-use super::api::Reliability;
+use super::api::{ChannelState, Reliability};
 use super::dtls::PEER;
 
 /// What we accept, and what `a=max-message-size` says.
@@ -33,10 +33,16 @@ const MAX_RELIABLE_QUEUE: usize = 4 * 1024 * 1024;
 /// Queued before lossy messages are dropped.
 const MAX_LOSSY_QUEUE: usize = 128 * 1024;
 
+/// A client whose channels are inherited begins the association anew, where its library knows how to. One
+/// that goes on with the old association learns of the new one by our INIT (RFC 9260 section 5.2.2).
+const BEGIN_AFTER: Duration = Duration::from_secs(1);
+
 /// What a read brought.
 #[derive(Debug)]
 pub(crate) enum Received {
     Message(Reliability, Bytes),
+    /// A channel can be sent on.
+    Opened(Reliability),
     /// The association is gone.
     Lost,
 }
@@ -67,6 +73,10 @@ pub(crate) struct Data {
     channels: BTreeMap<StreamId, Channel>,
     /// Channels of ours to open, with their stream.
     to_open: Vec<(StreamId, Reliability)>,
+    /// Channels that are open without a word.
+    inherited: Vec<ChannelState>,
+    /// When we begin the association, if the client did not.
+    begin_at: Option<Instant>,
     readable: BTreeSet<StreamId>,
 }
 
@@ -92,11 +102,15 @@ fn reliability_of(label: &[u8]) -> Option<Reliability> {
         .find(|r| label_of(*r).as_bytes() == label)
 }
 
+fn transport() -> TransportConfig {
+    TransportConfig::default().with_max_message_size(MAX_SENT as u32)
+}
+
 impl Data {
     /// `client`: we are the DTLS client, so the association is ours to begin. `open_ours`: open both
-    /// channels ourselves (the subscriber leg of the dual topology).
-    pub(crate) fn new(client: bool, open_ours: bool, now: Instant) -> Data {
-        let transport = TransportConfig::default().with_max_message_size(MAX_SENT as u32);
+    /// channels ourselves (the subscriber leg of the dual topology). `inherited`: the client has these.
+    pub(crate) fn new(client: bool, open_ours: bool, inherited: Vec<ChannelState>, now: Instant) -> Data {
+        let transport = transport();
         let config = Arc::new(EndpointConfig::default());
         let server = (!client).then(|| Arc::new(ServerConfig::new(transport.clone())));
         let mut endpoint = Endpoint::new(PEER, TransportProtocol::UDP, config, server);
@@ -116,8 +130,22 @@ impl Data {
             connected: false,
             channels: BTreeMap::new(),
             to_open,
+            begin_at: (!client && !inherited.is_empty()).then(|| now + BEGIN_AFTER),
+            inherited,
             readable: BTreeSet::new(),
         }
+    }
+
+    /// Channels that a message could go over now.
+    pub(crate) fn channels(&self) -> Vec<ChannelState> {
+        let open = self.channels.iter().filter(|(_, c)| c.open);
+        open.filter_map(|(id, c)| {
+            Some(ChannelState {
+                id: *id,
+                reliability: c.reliability?,
+            })
+        })
+        .collect()
     }
 
     /// Takes one decrypted packet.
@@ -125,6 +153,10 @@ impl Data {
         if let Some((handle, event)) = self.endpoint.handle(now, PEER, None, packet.freeze()) {
             match (event, &mut self.association) {
                 (DatagramEvent::NewAssociation(a), None) => self.association = Some((handle, a)),
+                // Both began at once: the client's counts.
+                (DatagramEvent::NewAssociation(a), Some(_)) if !self.connected => {
+                    self.association = Some((handle, a));
+                }
                 (DatagramEvent::AssociationEvent(e), Some((own, a))) if *own == handle => a.handle_event(e),
                 _ => {}
             }
@@ -160,12 +192,36 @@ impl Data {
             received.push(Received::Lost);
         }
         if self.connected {
+            self.begin_at = None;
+            self.open_inherited(&mut received);
             self.open_ours(now);
             for id in std::mem::take(&mut self.readable) {
                 self.drain(id, now, &mut received);
             }
         }
         received
+    }
+
+    fn open_inherited(&mut self, received: &mut Vec<Received>) {
+        for ChannelState { id, reliability } in std::mem::take(&mut self.inherited) {
+            let Some((_, a)) = &mut self.association else {
+                return;
+            };
+            // The client may have been the first to use it.
+            let _ = a.open_stream(id, PayloadProtocolIdentifier::Binary);
+            let Ok(mut stream) = a.stream(id) else { continue };
+            let (unordered, kind) = match reliability {
+                Reliability::Reliable => (false, ReliabilityType::Reliable),
+                Reliability::Lossy => (true, ReliabilityType::Rexmit),
+            };
+            let _ = stream.set_reliability_params(unordered, kind, 0);
+            let channel = Channel {
+                reliability: Some(reliability),
+                open: true,
+            };
+            self.channels.insert(id, channel);
+            received.push(Received::Opened(reliability));
+        }
     }
 
     fn open_ours(&mut self, now: Instant) {
@@ -217,10 +273,14 @@ impl Data {
             };
             if chunks.ppi == PayloadProtocolIdentifier::Dcep {
                 match Message::unmarshal(&mut &payload[..]) {
-                    Ok(Message::DataChannelOpen(open)) => self.accept(id, &open, now),
+                    Ok(Message::DataChannelOpen(open)) => {
+                        received.extend(self.accept(id, &open, now).map(Received::Opened));
+                    }
                     Ok(Message::DataChannelAck(_)) => {
-                        if let Some(c) = self.channels.get_mut(&id) {
-                            c.open = true;
+                        if let Some(c) = self.channels.get_mut(&id)
+                            && !std::mem::replace(&mut c.open, true)
+                        {
+                            received.extend(c.reliability.map(Received::Opened));
                         }
                     }
                     _ => {}
@@ -239,27 +299,28 @@ impl Data {
         }
     }
 
-    fn accept(&mut self, id: StreamId, open: &DataChannelOpen, now: Instant) {
+    /// The client opened a channel; which, if it is one of the two.
+    fn accept(&mut self, id: StreamId, open: &DataChannelOpen, now: Instant) -> Option<Reliability> {
         if self.channels.len() >= MAX_CHANNELS && !self.channels.contains_key(&id) {
-            return;
+            return None;
         }
-        let Some((_, a)) = &mut self.association else {
-            return;
-        };
-        let Ok(mut stream) = a.stream(id) else { return };
+        let (_, a) = self.association.as_mut()?;
+        let mut stream = a.stream(id).ok()?;
         if let Ok(ack) = Message::DataChannelAck(DataChannelAck {}).marshal() {
             let _ = stream.write_with_ppi(now, &ack, PayloadProtocolIdentifier::Dcep);
         }
         let (unordered, kind) =
             rtc::datachannel::data_channel::DataChannel::get_reliability_params(open.channel_type);
         let _ = stream.set_reliability_params(unordered, kind, open.reliability_parameter);
+        let reliability = reliability_of(&open.label);
         self.channels.insert(
             id,
             Channel {
-                reliability: reliability_of(&open.label),
+                reliability,
                 open: true,
             },
         );
+        reliability
     }
 
     /// Queues a message.
@@ -313,10 +374,18 @@ impl Data {
     }
 
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        self.association.as_ref()?.1.poll_timeout()
+        let association = self.association.as_ref().and_then(|(_, a)| a.poll_timeout());
+        [association, self.begin_at].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<Received> {
+        if self.begin_at.is_some_and(|at| now >= at) {
+            self.begin_at = None;
+            if self.association.is_none() {
+                let begun = self.endpoint.connect(now, ClientConfig::new(transport()), PEER);
+                self.association = begun.ok();
+            }
+        }
         if let Some((_, a)) = &mut self.association {
             a.handle_timeout(now);
         }

@@ -4,7 +4,7 @@
 //! datagram from an address that passed no STUN check reaches nothing but the STUN parser; an offer gets
 //! exactly one `Answer` or `Refused`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,6 +59,8 @@ pub(crate) struct Engine {
     pub(super) live: HashMap<TrackSid, LiveTrack>,
     pub(super) udp: Vec<SocketAddr>,
     pub(super) tcp: Vec<SocketAddr>,
+    /// Muted tracks, live or announced.
+    pub(super) muted: HashSet<TrackSid>,
     max_sessions: usize,
     drops: Arc<DropCounters>,
     next_legs: Instant,
@@ -84,6 +86,7 @@ impl Engine {
             live: HashMap::new(),
             udp: Vec::new(),
             tcp: Vec::new(),
+            muted: HashSet::new(),
             max_sessions,
             drops,
             next_legs: now,
@@ -124,6 +127,12 @@ impl Engine {
                 topology,
                 codecs,
             } => self.open(session, topology, codecs, now),
+            Command::Adopt {
+                session,
+                codecs,
+                state,
+            } => self.adopt(session, codecs, *state, now),
+            Command::HandOver { session } => self.hand_over(session, now),
             Command::Close { session } => self.close(session, now),
             Command::Offer {
                 session,
@@ -152,7 +161,7 @@ impl Engine {
             }
             Command::ExpectTrack { session, track } => self.expect(session, track),
             Command::RemoveTrack { session, sid } => self.remove_track(session, &sid),
-            Command::Mute { sid, muted } => self.forwarder.mute(&sid, muted),
+            Command::Mute { sid, muted } => self.mute(sid, muted),
             Command::Subscribe {
                 session,
                 sid,
@@ -186,7 +195,7 @@ impl Engine {
         Some(PeerLeg::new(key, transport, self.random_u64()))
     }
 
-    fn open(&mut self, session: SessionId, topology: Topology, codecs: Vec<String>, now: Instant) {
+    pub(super) fn open(&mut self, session: SessionId, topology: Topology, codecs: Vec<String>, now: Instant) {
         if self.clients.len() >= self.max_sessions {
             // Rooms refuse first, so that this is their fault.
             tracing::error!(session = session.0, "no room for another session");
@@ -250,6 +259,7 @@ impl Engine {
         let Some(mut client) = self.clients.remove(&session) else {
             return;
         };
+        let elsewhere = client.is_elsewhere(now);
         let published: Vec<TrackSid> = self
             .live
             .iter()
@@ -259,8 +269,13 @@ impl Engine {
         for sid in published {
             self.end_track(&sid);
         }
+        for track in &client.expected {
+            self.muted.remove(&track.sid);
+        }
         for (_, peer) in client.legs() {
-            peer.transport.close(now);
+            if !elsewhere {
+                peer.transport.close(now);
+            }
             self.batch.packets.extend(peer.transport.take_output());
             self.forwarder.remove_peer(peer.key);
         }
@@ -275,9 +290,19 @@ impl Engine {
         }
     }
 
+    fn mute(&mut self, sid: TrackSid, muted: bool) {
+        self.forwarder.mute(&sid, muted);
+        if muted {
+            self.muted.insert(sid);
+        } else {
+            self.muted.remove(&sid);
+        }
+    }
+
     fn remove_track(&mut self, session: SessionId, sid: &TrackSid) {
         if let Some(client) = self.clients.get_mut(&session) {
             client.expected.retain(|t| t.sid != *sid);
+            self.muted.remove(sid);
             client.publisher.table.unpublish(sid);
         }
         if self.live.get(sid).is_some_and(|t| t.session == session) {
@@ -469,6 +494,13 @@ impl Engine {
                         reliability,
                         payload,
                     });
+                }
+                LegEvent::Opened(reliability) => {
+                    // Of two connections only the subscriber's carries data to the client.
+                    let towards = client.topology == Topology::Single || leg == Leg::Subscriber;
+                    if reliability == Reliability::Reliable && towards {
+                        self.events.push(Event::DataOpen { session });
+                    }
                 }
                 LegEvent::Ended(reason) => {
                     tracing::debug!(%reason, session = session.0, ?leg, "leg ended");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::api::{Reliability, TransportEnd};
+use super::api::{ChannelState, Reliability, TransportEnd};
 use super::data::{Data, Received, Sent};
 use super::dtls::{Dtls, Identity, Progress};
 use super::ice::{Credentials, Request, StunError, random_text};
@@ -29,6 +29,8 @@ pub(crate) enum LegEvent {
     /// Where to send from now on.
     Route(Route),
     Message(Reliability, Bytes),
+    /// A data channel can be sent on.
+    Opened(Reliability),
     Ended(TransportEnd),
 }
 
@@ -44,6 +46,8 @@ pub(crate) struct LegTransport {
     dtls: Option<Dtls>,
     data: Option<Data>,
     open_channels: bool,
+    /// Data channels that the peer has open with another engine.
+    inherited: Vec<ChannelState>,
     pub(crate) route: Option<Route>,
     deadline: Instant,
     connected: bool,
@@ -63,12 +67,24 @@ impl LegTransport {
             dtls: None,
             data: None,
             open_channels,
+            inherited: Vec::new(),
             route: None,
             deadline: now + CONNECT_TIMEOUT,
             connected: false,
             ended: false,
             out: Vec::new(),
         })
+    }
+
+    /// The peer has these data channels open and won't open them again.
+    pub(crate) fn inherit(&mut self, channels: Vec<ChannelState>) {
+        self.inherited = channels;
+    }
+
+    /// Open data channels; `None` while it isn't up.
+    pub(crate) fn channels(&self) -> Option<Vec<ChannelState>> {
+        let up = self.connected && !self.ended;
+        up.then(|| self.data.as_ref().map(Data::channels).unwrap_or_default())
     }
 
     /// Takes the peer's side of a description. `answer`: it is the answer to our offer.
@@ -211,7 +227,8 @@ impl LegTransport {
         match p {
             Progress::Keys(keys) => {
                 let client = self.dtls.as_ref().is_some_and(Dtls::is_client);
-                self.data = Some(Data::new(client, self.open_channels, now));
+                let inherited = std::mem::take(&mut self.inherited);
+                self.data = Some(Data::new(client, self.open_channels, inherited, now));
                 self.connected = true;
                 self.deadline = now + CONSENT;
                 events.push(LegEvent::Keys(keys));
@@ -232,6 +249,7 @@ impl LegTransport {
                 Received::Message(reliability, payload) => {
                     events.push(LegEvent::Message(reliability, payload));
                 }
+                Received::Opened(reliability) => events.push(LegEvent::Opened(reliability)),
                 // Media goes on without data; DTLS tells when the peer is gone.
                 Received::Lost => {}
             }

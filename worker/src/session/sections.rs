@@ -214,6 +214,16 @@ impl Table {
             .position(|s| matches!(&s.used, Use::Subscribes(x) if x == sid))
     }
 
+    /// Sections that could take a track of this kind now.
+    pub(crate) fn ready(&self, kind: MediaKind) -> usize {
+        self.slots.iter().filter(|s| s.bindable(kind)).count()
+    }
+
+    /// Sections of this kind, whatever they carry.
+    pub(crate) fn of_kind(&self, kind: MediaKind) -> usize {
+        self.slots.iter().filter(|s| s.kind == Some(kind)).count()
+    }
+
     /// Sections that could take a track of this kind, now or after the next answer.
     pub(crate) fn idle(&self, kind: MediaKind) -> usize {
         self.slots.iter().filter(|s| s.soon_bindable(kind)).count()

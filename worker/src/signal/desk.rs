@@ -14,7 +14,7 @@ use livekit_protocol as lk;
 use livekit_protocol::leave_request::Action as LeaveAction;
 use livekit_protocol::signal_response::Message as Response;
 use plenum_errors::{Code, PublicError};
-use plenum_worker_api::v1::{ClientFrame, Closed, Start, WorkerFrame, client_frame, worker_frame};
+use plenum_worker_api::v1::{ClientFrame, Closed, Moved, Start, WorkerFrame, client_frame, worker_frame};
 use tokio::sync::mpsc;
 
 use super::hub::{Connection, HubConfig, MediaPort, RoomSummary, Snapshot};
@@ -32,21 +32,27 @@ const STATISTICS_EVERY: Duration = Duration::from_secs(5);
 /// How often the process's load is read.
 const LOAD_EVERY: Duration = Duration::from_secs(1);
 
-struct Client {
+pub(super) struct Client {
     connection: Option<Connection>,
-    out: Outbound,
+    pub(super) out: Outbound,
     allowance: Allowance,
+    /// Of what it says on the reserved data topic.
+    pub(super) said_allowance: Allowance,
     /// Highest `ClientFrame.seq` that was acted on.
     last_heard: u64,
+    /// The answer to the latest Move.
+    pub(super) last_move: Option<Moved>,
+    /// Number of the frame that told the client of its latest move; 0 = it was never moved.
+    told_of_move: u64,
 }
 
 pub(super) struct Desk {
     pub(super) hall: Hall,
-    clients: HashMap<SessionId, Client>,
+    pub(super) clients: HashMap<SessionId, Client>,
     connections: HashMap<Connection, SessionId>,
     next_connection: u64,
     media: Box<dyn MediaPort>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     config: HubConfig,
     server: response::Identity,
     tracker: Tracker,
@@ -115,8 +121,10 @@ impl Desk {
         now: Now,
     ) -> Result<(Connection, mpsc::Receiver<WorkerFrame>), PublicError> {
         let entry = start::entry(start)?;
+        let mut rooms = vec![entry.room.clone()];
+        rooms.extend(self.hall.moved_on(&entry));
         let room = entry.room.clone();
-        if self.config.rooms_on_demand && self.hall.room(room.as_str()).is_none() {
+        if self.config.rooms_on_demand && rooms.len() == 1 && self.hall.room(room.as_str()).is_none() {
             self.hall.vacancy()?;
             let mut out = Outbox::default();
             self.hall.assign(RoomSpec::open(room.clone()), now, &mut out)?;
@@ -124,7 +132,7 @@ impl Desk {
         }
         let reattached = start::reattaches(start, &entry);
         let mut out = Outbox::default();
-        let entered = match self.guarded(&room, |hall| hall.enter(entry, now, &mut out)) {
+        let entered = match self.guarded(&rooms, |hall| hall.enter(entry, now, &mut out)) {
             Some(entered) => entered?,
             None => return Err(PublicError::new(Code::Internal, "the room failed")),
         };
@@ -147,35 +155,40 @@ impl Desk {
                         connection: Some(connection),
                         out: out_way,
                         allowance: Allowance::new(now.since_start),
+                        said_allowance: Allowance::new(now.since_start),
                         last_heard: 0,
+                        last_move: None,
+                        told_of_move: 0,
                     },
                 );
                 self.connections.insert(connection, session);
             }
             Entered::Resumed(session) => {
                 self.metrics.entered("resumed");
-                let up_to = match self.clients.get_mut(&session) {
+                let (up_to, heard_of_move) = match self.clients.get_mut(&session) {
                     Some(client) => {
                         if let Some(old) = client.connection.replace(connection) {
                             self.connections.remove(&old);
                         }
                         client.out.connect(sender);
                         client.allowance = Allowance::new(now.since_start);
-                        client.out.last_seq()
+                        let heard_of_move = client.told_of_move <= start.last_seen_seq
+                            || client.out.keeps(client.told_of_move);
+                        (client.out.last_seq(), heard_of_move)
                     }
                     None => return Err(PublicError::new(Code::Internal, "session without a client")),
                 };
                 self.connections.insert(connection, session);
                 if reattached {
-                    // Its socket never broke: a greeting would make it think otherwise.
-                    out.0.retain(|o| {
-                        !matches!(
-                            o,
-                            Output::Tell {
-                                notice: Notice::WelcomeBack { .. },
-                                ..
-                            }
-                        )
+                    // Its socket never broke: a greeting would make it think otherwise, and a move that it
+                    // heard of, or is about to, would be a second one.
+                    out.0.retain(|o| match o {
+                        Output::Tell { notice, .. } => match notice {
+                            Notice::WelcomeBack { .. } => false,
+                            Notice::RoomMoved(_) => !heard_of_move,
+                            _ => true,
+                        },
+                        _ => true,
                     });
                 }
                 self.carry_out(out, now);
@@ -230,14 +243,16 @@ impl Desk {
         let Some(client) = self.clients.get_mut(&session) else {
             return;
         };
+        let heard = frame.seq > 0 && frame.seq <= client.last_heard;
+        client.last_heard = client.last_heard.max(frame.seq);
         match frame.frame {
+            // A resumed stream says again what may not have arrived.
+            Some(
+                client_frame::Frame::Request(_)
+                | client_frame::Frame::Tell(_)
+                | client_frame::Frame::Standing(_),
+            ) if heard => {}
             Some(client_frame::Frame::Request(bytes)) => {
-                if frame.seq > 0 {
-                    if frame.seq <= client.last_heard {
-                        return;
-                    }
-                    client.last_heard = frame.seq;
-                }
                 if !client.allowance.take(now.since_start) {
                     let error = PublicError::new(Code::RateLimited, "signal messages");
                     self.drop_client(session, &error, now);
@@ -256,13 +271,15 @@ impl Desk {
                 let error = PublicError::new(Code::RequestMalformed, "a second Start");
                 self.drop_client(session, &error, now);
             }
-            Some(
-                client_frame::Frame::Move(_)
-                | client_frame::Frame::Tell(_)
-                | client_frame::Frame::Standing(_)
-                | client_frame::Frame::HandOver(_),
-            )
-            | None => {}
+            Some(client_frame::Frame::Move(order)) => self.move_client(session, &order, now),
+            Some(client_frame::Frame::Tell(json)) => {
+                self.in_room_of(session, now, |hall, out| hall.tell(session, json, out));
+            }
+            Some(client_frame::Frame::Standing(standing)) => self.stand(session, &standing, now),
+            Some(client_frame::Frame::HandOver(_)) => {
+                self.in_room_of(session, now, |hall, out| hall.hand_over(session, out));
+            }
+            None => {}
         }
     }
 
@@ -275,6 +292,8 @@ impl Desk {
             && start_seq <= 1
         {
             client.last_heard = start_seq;
+            // Another gateway, which numbers its moves anew.
+            client.last_move = None;
         }
     }
 
@@ -337,7 +356,7 @@ impl Desk {
     }
 
     /// Cuts a client's connection; its session stays.
-    fn cut(&mut self, session: SessionId, reason: &'static str, now: Now) {
+    pub(super) fn cut(&mut self, session: SessionId, reason: &'static str, now: Now) {
         if let Some(connection) = self.clients.get(&session).and_then(|c| c.connection) {
             self.metrics.cut(reason);
             self.disconnected(connection, now);
@@ -351,6 +370,8 @@ impl Desk {
             | Event::Offer { session, .. }
             | Event::Refused { session, .. }
             | Event::NeedSections { session, .. }
+            | Event::DataOpen { session }
+            | Event::HandedOver { session, .. }
             | Event::Disconnected { session, .. }
             | Event::TrackLive { session, .. }
             | Event::TrackEnded { session, .. }
@@ -386,8 +407,9 @@ impl Desk {
         let names: Vec<RoomName> = self.hall.rooms().map(|r| r.spec().name.clone()).collect();
         for name in names {
             let mut out = Outbox::default();
+            let rooms = self.hall.concerned_by_tick(&name);
             if self
-                .guarded(&name, |hall| hall.tick(&name, now, &mut out))
+                .guarded(&rooms, |hall| hall.tick(&name, now, &mut out))
                 .is_some()
             {
                 self.carry_out(out, now);
@@ -423,18 +445,19 @@ impl Desk {
         }
     }
 
-    /// Runs something in a room. A panic there closes that room and no other.
-    fn guarded<T>(&mut self, room: &RoomName, f: impl FnOnce(&mut Hall) -> T) -> Option<T> {
+    /// Runs something in a room, or between two. A panic there closes those and no other.
+    pub(super) fn guarded<T>(&mut self, rooms: &[RoomName], f: impl FnOnce(&mut Hall) -> T) -> Option<T> {
         match catch_unwind(AssertUnwindSafe(|| f(&mut self.hall))) {
             Ok(value) => Some(value),
             Err(_) => {
                 self.metrics.panicked();
-                tracing::error!(room = room.as_str(), "room closed: its logic failed");
+                tracing::error!(?rooms, "closed: the logic failed");
                 let (reason, action) = crate::room::EndReason::Failed.leave();
                 let leave = Bytes::from(response::encode_message(Response::Leave(response::leave(
                     Goodbye { reason, action },
                 ))));
-                for session in self.hall.abandon(room) {
+                let lost: Vec<SessionId> = rooms.iter().flat_map(|room| self.hall.abandon(room)).collect();
+                for session in lost {
                     self.media.send(Command::Close { session });
                     if let Some(client) = self.clients.get_mut(&session) {
                         let _ = client.out.say(leave.clone(), false);
@@ -447,12 +470,17 @@ impl Desk {
     }
 
     /// Runs something in the room of a session, then does what follows.
-    fn in_room_of(&mut self, session: SessionId, now: Now, f: impl FnOnce(&mut Hall, &mut Outbox)) {
+    pub(super) fn in_room_of(
+        &mut self,
+        session: SessionId,
+        now: Now,
+        f: impl FnOnce(&mut Hall, &mut Outbox),
+    ) {
         let Some(room) = self.hall.room_of(session).cloned() else {
             return;
         };
         let mut out = Outbox::default();
-        if self.guarded(&room, |hall| f(hall, &mut out)).is_some() {
+        if self.guarded(&[room], |hall| f(hall, &mut out)).is_some() {
             self.carry_out(out, now);
         }
     }
@@ -464,19 +492,30 @@ impl Desk {
         now: Now,
         f: impl FnOnce(&mut Hall, &mut Outbox) -> T,
     ) -> Option<T> {
+        self.administer_all(std::slice::from_ref(room), now, f)
+    }
+
+    /// The same where more than one room may change.
+    pub(super) fn administer_all<T>(
+        &mut self,
+        rooms: &[RoomName],
+        now: Now,
+        f: impl FnOnce(&mut Hall, &mut Outbox) -> T,
+    ) -> Option<T> {
         let mut out = Outbox::default();
-        let value = self.guarded(room, |hall| f(hall, &mut out))?;
+        let value = self.guarded(rooms, |hall| f(hall, &mut out))?;
         self.carry_out(out, now);
         Some(value)
     }
 
-    fn carry_out(&mut self, out: Outbox, now: Now) {
+    pub(super) fn carry_out(&mut self, out: Outbox, now: Now) {
         let mut slow: Vec<SessionId> = Vec::new();
         for output in out.0 {
             match output {
                 Output::Media(command) => self.media.send(command),
                 Output::Tell { to, notice } => {
                     let once_only = notice.is_once_only();
+                    let moves = matches!(notice, Notice::RoomMoved(_));
                     let (name, bytes) = response::encode(notice, &self.server);
                     let bytes = Bytes::from(bytes);
                     self.metrics.signal(name, Direction::Out, to.len() as u64);
@@ -486,6 +525,9 @@ impl Desk {
                         };
                         if client.out.say(bytes.clone(), once_only).is_err() {
                             slow.push(session);
+                        }
+                        if moves {
+                            client.told_of_move = client.out.last_seq();
                         }
                     }
                 }
@@ -497,6 +539,21 @@ impl Desk {
                     self.end(session, code.map_or("", Code::as_str), &detail);
                 }
                 Output::Cut { session } => self.cut(session, "asked", now),
+                Output::Relocated { session, room } => {
+                    if self.relocated(session, &room).is_err() {
+                        slow.push(session);
+                    }
+                }
+                Output::Said { session, json } => {
+                    if self.said(session, json, now).is_err() {
+                        slow.push(session);
+                    }
+                }
+                Output::HandedOver { session, state } => {
+                    if self.handed_over(session, state).is_err() {
+                        slow.push(session);
+                    }
+                }
                 Output::DataDropped(reason) => self.metrics.data_dropped(reason),
             }
         }

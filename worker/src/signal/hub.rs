@@ -409,7 +409,8 @@ impl Hub {
                 reason,
                 reply,
             } => {
-                let done = self.desk.administer(&name, now, |hall, out| {
+                let rooms = self.desk.hall.concerned_by_end(&name);
+                let done = self.desk.administer_all(&rooms, now, |hall, out| {
                     hall.release(&name, epoch, reason, now, out)
                 });
                 let _ = reply.send(done.unwrap_or(Ok(())));
@@ -446,7 +447,7 @@ impl Hub {
                     .desk
                     .administer(&room, now, |hall, _| hall.reserve(&room, *request, now));
                 let done = done.unwrap_or_else(|| Err(failed()));
-                let _ = reply.send(done.map(|()| false));
+                let _ = reply.send(done);
             }
             Message::Shutdown { reply } => {
                 let names: Vec<RoomName> = self.desk.hall.rooms().map(|r| r.spec().name.clone()).collect();

@@ -1,7 +1,8 @@
 //! LiveKit's signalling, from the frames of a gateway to the rules of a room and back.
 //!
 //! Owns the translation of requests ([`request`]) and responses ([`response`]), the client at the
-//! door ([`start`]), the connection of each client with what may have to be said again ([`outbound`]),
+//! door ([`start`]), the connection of each client with what may have to be said again ([`outbound`]), what is said to
+//! whoever speaks for the client (`aside`),
 //! and the one task that drives all rooms ([`hub`]). Invariants: rooms see only requests that were
 //! decoded and within limits; a client that breaks the protocol loses its own session and nobody
 //! else's; a slow client never makes the hub wait; a room whose logic panics is closed, the others
@@ -13,6 +14,7 @@ pub mod request;
 pub mod response;
 pub mod start;
 
+mod aside;
 mod desk;
 
 #[cfg(test)]

@@ -20,7 +20,31 @@ pub struct Clogged;
 struct Kept {
     seq: u64,
     once_only: bool,
-    bytes: Bytes,
+    what: What,
+}
+
+/// Something said: a message is shared with the others who are told it.
+#[derive(Debug, Clone)]
+enum What {
+    Response(Bytes),
+    /// To whoever speaks for the client.
+    Aside(Frame),
+}
+
+impl What {
+    fn len(&self) -> usize {
+        match self {
+            What::Response(bytes) => bytes.len(),
+            What::Aside(frame) => frame.encoded_len(),
+        }
+    }
+
+    fn frame(self) -> Frame {
+        match self {
+            What::Response(bytes) => Frame::Response(bytes.to_vec()),
+            What::Aside(frame) => frame,
+        }
+    }
 }
 
 /// The way to one client.
@@ -58,19 +82,30 @@ impl Outbound {
 
     /// Says something; keeps it for a while.
     pub fn say(&mut self, bytes: Bytes, once_only: bool) -> Result<(), Clogged> {
+        self.keep(What::Response(bytes), once_only)
+    }
+
+    /// Says something to whoever speaks for the client. What finds no connection waits for the next; what
+    /// was on its way when one broke is only said again where it is known that it did not arrive.
+    pub fn say_aside(&mut self, frame: Frame) -> Result<(), Clogged> {
+        let once_only = self.connection.is_none();
+        self.keep(What::Aside(frame), once_only)
+    }
+
+    fn keep(&mut self, what: What, once_only: bool) -> Result<(), Clogged> {
         self.last_seq += 1;
         let seq = self.last_seq;
-        self.kept_bytes += bytes.len();
+        self.kept_bytes += what.len();
         self.kept.push_back(Kept {
             seq,
             once_only,
-            bytes: bytes.clone(),
+            what: what.clone(),
         });
         while self.kept.len() > limits::REPLAY_FRAMES || self.kept_bytes > limits::REPLAY_BYTES {
             let Some(old) = self.kept.pop_front() else { break };
-            self.kept_bytes -= old.bytes.len();
+            self.kept_bytes -= old.what.len();
         }
-        self.push(seq, Frame::Response(bytes.to_vec()))
+        self.push(seq, what.frame())
     }
 
     /// Says something that means nothing later: a pong.
@@ -95,18 +130,23 @@ impl Outbound {
     /// `all`: its socket never broke, so state that was told counts too.
     pub fn replay(&mut self, seen: u64, up_to: u64, all: bool) -> Result<(), Clogged> {
         let from = if seen > 0 { seen } else { self.certain_up_to };
-        let again: Vec<(u64, Bytes)> = self
+        let again: Vec<What> = self
             .kept
             .iter()
             .filter(|k| k.seq > from && k.seq <= up_to && (all || k.once_only))
-            .map(|k| (k.seq, k.bytes.clone()))
+            .map(|k| k.what.clone())
             .collect();
-        for (_, bytes) in again {
+        for what in again {
             // A new number: gateways expect them to rise.
             self.last_seq += 1;
-            self.push(self.last_seq, Frame::Response(bytes.to_vec()))?;
+            self.push(self.last_seq, what.frame())?;
         }
         Ok(())
+    }
+
+    /// Is the frame of that number still kept?
+    pub fn keeps(&self, seq: u64) -> bool {
+        self.kept.iter().any(|k| k.seq == seq)
     }
 
     /// The number of the last frame.

@@ -6,7 +6,7 @@ use livekit_protocol as lk;
 use livekit_protocol::signal_response::Message;
 use prost::Message as _;
 
-use crate::room::{Goodbye, Notice, Welcome};
+use crate::room::{Arrival, Goodbye, Notice, Welcome};
 use crate::session::api::Quality;
 
 /// LiveKit's protocol version that we speak.
@@ -66,6 +66,7 @@ fn message(notice: Notice, server: &Identity) -> Message {
             last_message_seq,
             ..Default::default()
         }),
+        Notice::RoomMoved(arrival) => Message::RoomMoved(moved(*arrival)),
         Notice::Answer {
             id,
             sdp,
@@ -161,6 +162,16 @@ fn join(welcome: Welcome, server: &Identity) -> lk::JoinResponse {
     }
 }
 
+/// The token that goes with it is the gateway's to fill in: we have no key.
+fn moved(arrival: Arrival) -> lk::RoomMovedResponse {
+    lk::RoomMovedResponse {
+        room: Some(arrival.room),
+        token: String::new(),
+        participant: Some(arrival.me),
+        other_participants: arrival.others,
+    }
+}
+
 fn description(
     kind: &str,
     id: u32,
@@ -220,6 +231,7 @@ fn name(message: &Message) -> &'static str {
         Message::RequestResponse(_) => "request_response",
         Message::TrackSubscribed(_) => "track_subscribed",
         Message::MediaSectionsRequirement(_) => "media_sections_requirement",
+        Message::RoomMoved(_) => "room_moved",
         Message::Pong(_) | Message::PongResp(_) => "pong",
         _ => "other",
     }

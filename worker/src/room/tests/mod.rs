@@ -2,10 +2,13 @@
 
 mod access;
 mod data;
+mod moving;
 mod presence;
 mod property;
 mod reserve;
 mod speakers;
+mod takeover;
+mod topic;
 mod tracks;
 
 use std::collections::HashMap;
@@ -155,6 +158,8 @@ impl Stage {
             | Event::TrackEnded { session, .. }
             | Event::SubscriptionBound { session, .. }
             | Event::Refused { session, .. }
+            | Event::DataOpen { session }
+            | Event::HandedOver { session, .. }
             | Event::Data { session, .. } => *session,
             other => panic!("not scripted: {other:?}"),
         };

@@ -1,5 +1,6 @@
 //! A hub between scripted clients and a scripted media engine.
 
+mod aside;
 mod conversation;
 mod resume;
 
