@@ -1,6 +1,7 @@
 //! The media worker: rooms, sessions and packet forwarding behind one UDP port.
 pub mod control;
 mod forward;
+pub mod meeting;
 mod net;
 pub mod quality;
 pub mod room;

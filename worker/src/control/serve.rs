@@ -19,13 +19,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::report::Fixed;
 use super::service::Services;
 use super::{engine, tls};
+use crate::meeting::{Meetings, MeetingsHandle};
 use crate::quality::Metrics;
 use crate::quality::http::{self, Health};
 use crate::session::MediaConfig;
 use crate::signal::{Hub, HubConfig, HubHandle};
 
-/// The largest gRPC message: a signal message and its envelope.
-const MAX_MESSAGE: usize = 1024 * 1024;
+/// The largest gRPC message: a gateway's memory of a meeting (1 MiB of signals, each in an envelope), or
+/// the spec of a main room with many breakout rooms.
+const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// Calls of one connection beside its sessions: Watch, Check, lists, moderation.
 const CALLS_BESIDE_SESSIONS: usize = 64;
 /// How long connections of controller and gateways may take to close after the goodbyes.
@@ -117,6 +119,8 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
     };
     let (hub, handle) = Hub::new(hub_config, engine.port, engine.events, Arc::clone(&metrics));
     let hub = tokio::spawn(hub.run());
+    let (meetings, meetings_handle) = Meetings::new(&metrics)?;
+    let meetings = tokio::spawn(meetings.run());
     let pages = http::router(metrics, Arc::clone(&health));
     tokio::spawn(async move {
         let never = std::future::pending();
@@ -134,6 +138,7 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
 
     let services = Services {
         hub: handle.clone(),
+        meetings: meetings_handle.clone(),
         fixed: Fixed {
             worker_uid: config.worker_uid.clone(),
             media_port: engine.address.port(),
@@ -146,7 +151,14 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
     tracing::info!(control = %config.control_listen, media = %engine.address, "worker started");
     let (stopped, said_goodbye) = oneshot::channel();
     let stop = async move {
-        stop(termination, handle, health, config.shutdown_grace).await;
+        stop(
+            termination,
+            handle,
+            meetings_handle,
+            health,
+            config.shutdown_grace,
+        )
+        .await;
         let _ = stopped.send(());
     };
     let overdue = async {
@@ -163,6 +175,7 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
         () = overdue => {}
     }
     hub.abort();
+    meetings.abort();
     tracing::info!("worker stopped");
     Ok(())
 }
@@ -198,7 +211,13 @@ where
 }
 
 /// Completes when it is time to close the control port.
-async fn stop(mut termination: Termination, hub: HubHandle, health: Arc<Health>, grace: Duration) {
+async fn stop(
+    mut termination: Termination,
+    hub: HubHandle,
+    meetings: MeetingsHandle,
+    health: Arc<Health>,
+    grace: Duration,
+) {
     termination.received().await;
     tracing::info!("stopping: waiting for rooms to be moved");
     health.stop();
@@ -211,6 +230,7 @@ async fn stop(mut termination: Termination, hub: HubHandle, health: Arc<Health>,
         () = termination.received() => {}
     }
     hub.shutdown().await;
+    meetings.close().await;
     // The goodbyes need a moment on the wire.
     tokio::time::sleep(Duration::from_millis(200)).await;
 }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use plenum_errors::{Code, PublicError};
-use plenum_worker_api::v1::{self, client_frame, control_server, signal_server, worker_frame};
+use plenum_worker_api::v1::{self, client_frame, control_server, meeting_up, signal_server, worker_frame};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::authority::{Caller, require};
 use super::convert;
 use super::report::{self, Fixed};
+use crate::meeting::MeetingsHandle;
 use crate::quality::http::Health;
 use crate::room::{Identity, RoomName};
 use crate::signal::HubHandle;
@@ -30,6 +31,8 @@ pub type SetAdvertise = Arc<dyn Fn(Vec<SocketAddr>) + Send + Sync>;
 pub struct Services {
     /// The rooms.
     pub hub: HubHandle,
+    /// What whole meetings are told.
+    pub meetings: MeetingsHandle,
     /// Of reports.
     pub fixed: Fixed,
     /// To media.
@@ -45,13 +48,15 @@ impl control_server::Control for Services {
         request: Request<v1::AssignRoomRequest>,
     ) -> Result<Response<v1::AssignRoomResponse>, Status> {
         require(&request, &[Caller::Controller])?;
-        let spec = request
+        let mut spec = request
             .into_inner()
             .room
             .ok_or_else(|| Status::invalid_argument("no room"))?;
         let epoch = spec.epoch;
+        let (name, breakouts) = (spec.name.clone(), spec.breakouts.take());
         let spec = convert::spec(spec).map_err(|e| convert::status(&e))?;
         let sid = self.hub.assign(spec).await.map_err(|e| convert::status(&e))?;
+        self.meetings.assign(name, epoch, breakouts).await;
         Ok(Response::new(v1::AssignRoomResponse {
             epoch,
             sid: sid.to_string(),
@@ -66,9 +71,10 @@ impl control_server::Control for Services {
         let request = request.into_inner();
         let reason = convert::end_reason(request.reason());
         self.hub
-            .release(RoomName::from(request.name), request.epoch, reason)
+            .release(RoomName::from(request.name.as_str()), request.epoch, reason)
             .await
             .map_err(|e| convert::status(&e))?;
+        self.meetings.release(request.name, request.epoch).await;
         Ok(Response::new(v1::ReleaseRoomResponse {}))
     }
 
@@ -209,7 +215,37 @@ impl signal_server::Signal for Services {
         request: Request<Streaming<v1::MeetingUp>>,
     ) -> Result<Response<Self::MeetingStream>, Status> {
         require(&request, &[Caller::Gateway])?;
-        Err(Status::unimplemented("meeting"))
+        let mut frames = request.into_inner();
+        let first = frames.message().await?;
+        let Some(v1::MeetingUp {
+            frame: Some(meeting_up::Frame::Attach(attach)),
+        }) = first
+        else {
+            let error = PublicError::new(Code::RequestMalformed, "the first frame is not Attach");
+            return Err(convert::status(&error));
+        };
+        let attached = self
+            .meetings
+            .attach(attach)
+            .await
+            .map_err(|e| convert::status(&e))?;
+        let (meetings, id, mut over) = (self.meetings.clone(), attached.id, attached.over);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = &mut over => return,
+                    frame = frames.message() => match frame {
+                        Ok(Some(frame)) => meetings.frame(id, frame).await,
+                        Ok(None) | Err(_) => break,
+                    },
+                }
+            }
+            meetings.detach(id).await;
+        });
+        Ok(Response::new(Box::pin(tokio_stream::StreamExt::map(
+            ReceiverStream::new(attached.frames),
+            Ok,
+        ))))
     }
 
     async fn list_participants(

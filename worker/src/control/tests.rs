@@ -1,5 +1,7 @@
 //! The control port over real mutual TLS, with a scripted media engine.
 
+mod meeting;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -21,6 +23,7 @@ use super::report::Fixed;
 use super::serve::server;
 use super::service::Services;
 use super::tls;
+use crate::meeting::Meetings;
 use crate::quality::Metrics;
 use crate::quality::http::Health;
 use crate::session::api::{Command, Event};
@@ -91,18 +94,17 @@ async fn pod() -> Pod {
     let address = listener.local_addr().unwrap();
     let (commands_in, commands) = mpsc::unbounded_channel::<Command>();
     let (events, events_out) = mpsc::unbounded_channel();
-    let (hub, handle) = Hub::new(
-        HubConfig::default(),
-        commands_in,
-        events_out,
-        Arc::new(Metrics::new("dev", None).unwrap()),
-    );
+    let metrics = Arc::new(Metrics::new("dev", None).unwrap());
+    let (meetings, meetings_handle) = Meetings::new(&metrics).unwrap();
+    tokio::spawn(meetings.run());
+    let (hub, handle) = Hub::new(HubConfig::default(), commands_in, events_out, metrics);
     tokio::spawn(hub.run());
     let advertised = Arc::new(Mutex::new(Vec::new()));
     let health = Arc::new(Health::default());
     let told = Arc::clone(&advertised);
     let services = Services {
         hub: handle,
+        meetings: meetings_handle,
         fixed: Fixed {
             worker_uid: "uid-1".into(),
             media_port: 7882,
