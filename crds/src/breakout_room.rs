@@ -109,8 +109,8 @@ pub struct BreakoutRoomStatus {
     /// When it was opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opened_at: Option<Time>,
-    /// When it will close: by spec.closeAfter, spec.closeAt, a host's timer, or the countdown after it
-    /// was closed.
+    /// When it will close, or closed: by spec.closeAfter, spec.closeAt, a host's timer, or the countdown
+    /// after it was closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closes_at: Option<Time>,
 }

@@ -113,6 +113,8 @@ pub enum Reason {
     MeetingNotReady,
     /// The room is open.
     Open,
+    /// The room closes in a moment, or its people are being sent back.
+    Closing,
     /// The room is closed.
     Closed,
     /// A worker holds the room.
@@ -156,6 +158,7 @@ impl Reason {
             Self::MeetingNotFound => "MeetingNotFound",
             Self::MeetingNotReady => "MeetingNotReady",
             Self::Open => "Open",
+            Self::Closing => "Closing",
             Self::Closed => "Closed",
             Self::Placed => "Placed",
             Self::NotPlaced => "NotPlaced",

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use plenum_worker_api::v1::control_server::{Control, ControlServer};
 use plenum_worker_api::v1::{
-    AssignRoomRequest, AssignRoomResponse, ConfigureRequest, ConfigureResponse, ReleaseRoomRequest,
-    ReleaseRoomResponse, Report, RoomReport, SetDrainingRequest, SetDrainingResponse, WatchRequest,
+    AssignRoomRequest, AssignRoomResponse, Breakouts, ConfigureRequest, ConfigureResponse,
+    ReleaseRoomRequest, ReleaseRoomResponse, Report, RoomReport, RoomSpec, SetDrainingRequest,
+    SetDrainingResponse, WatchRequest,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -31,6 +32,7 @@ pub enum Order {
 #[derive(Default)]
 struct State {
     rooms: BTreeMap<String, RoomReport>,
+    specs: BTreeMap<String, RoomSpec>,
     draining: bool,
     orders: Vec<Order>,
 }
@@ -114,6 +116,18 @@ impl FakeWorker {
             .collect()
     }
 
+    /// What it was last told of a room that it holds.
+    #[must_use]
+    pub fn spec(&self, room: &str) -> Option<RoomSpec> {
+        self.service.lock().specs.get(room).cloned()
+    }
+
+    /// What it was last told of a meeting's breakout rooms.
+    #[must_use]
+    pub fn breakouts(&self, main_room: &str) -> Option<Breakouts> {
+        self.spec(main_room)?.breakouts
+    }
+
     /// Changes what it says of a room.
     pub fn set(&self, room: &str, change: impl FnOnce(&mut RoomReport)) {
         if let Some(report) = self.service.lock().rooms.get_mut(room) {
@@ -124,7 +138,10 @@ impl FakeWorker {
 
     /// The process begins anew: it knows nothing.
     pub fn forget(&self) {
-        self.service.lock().rooms.clear();
+        let mut state = self.service.lock();
+        state.rooms.clear();
+        state.specs.clear();
+        drop(state);
         self.service.touch();
     }
 }
@@ -179,10 +196,12 @@ impl Control for Service {
                 ..RoomReport::default()
             });
         room.epoch = spec.epoch;
+        let epoch = spec.epoch;
+        state.specs.insert(spec.name.clone(), spec);
         drop(state);
         self.touch();
         Ok(Response::new(AssignRoomResponse {
-            epoch: spec.epoch,
+            epoch,
             sid: "RM_fake".to_owned(),
         }))
     }
@@ -199,6 +218,7 @@ impl Control for Service {
             request.reason,
         ));
         state.rooms.remove(&request.name);
+        state.specs.remove(&request.name);
         drop(state);
         self.touch();
         Ok(Response::new(ReleaseRoomResponse {}))

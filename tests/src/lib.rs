@@ -6,8 +6,12 @@
 
 mod api_server;
 mod fake_worker;
+mod objects;
 mod stage;
 
 pub use api_server::{ApiServer, StartError, Write};
 pub use fake_worker::{FakeWorker, Order};
-pub use stage::{Failure, NAMESPACE, Stage, arguments, condition, dynamic, eventually, install};
+pub use objects::{epoch_of, pool, worker_of};
+pub use stage::{
+    Failure, NAMESPACE, Stage, arguments, condition, dynamic, eventually, eventually_within, install,
+};

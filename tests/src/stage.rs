@@ -351,14 +351,26 @@ pub fn dynamic(client: &Client, version: &str, kind: &str, namespace: Option<&st
 ///
 /// # Errors
 /// When the answer never comes.
-pub async fn eventually<T: Debug>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> Result<T, Failure> {
-    for _ in 0..200 {
+pub async fn eventually<T: Debug>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> Result<T, Failure> {
+    eventually_within(20, what, ask).await
+}
+
+/// Asks again and again, for so many seconds.
+///
+/// # Errors
+/// When the answer never comes.
+pub async fn eventually_within<T: Debug>(
+    seconds: u32,
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Option<T>,
+) -> Result<T, Failure> {
+    for _ in 0..seconds * 10 {
         if let Some(answer) = ask().await {
             return Ok(answer);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Err(format!("{what} did not come within 20 s").into())
+    Err(format!("{what} did not come within {seconds} s").into())
 }
 
 /// The YAML blocks at the head of the controller: what is documented is what is tried.

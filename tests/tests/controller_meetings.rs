@@ -1,45 +1,15 @@
-//! Meetings and breakout rooms from end to end: a real API server, the real controller with just
+//! Meetings from end to end: a real API server, the real controller with just
 //! its documented rights, workers that are real at the gRPC layer.
 
 use std::time::{Duration, Instant};
 
-use plenum_tests::{Failure, NAMESPACE, Order, Stage, condition, dynamic, eventually};
+use plenum_tests::{
+    Failure, NAMESPACE, Order, Stage, condition, dynamic, epoch_of, eventually, pool, worker_of,
+};
 use serde_json::{Value, json};
 
 const DELETED: i32 = 1;
 const CLOSED: i32 = 3;
-
-async fn stage_with_pool(spec: Value) -> Result<Stage, Failure> {
-    let mut stage = Stage::new().await?;
-    stage.namespace("team", &[("tier", "gold")]).await?;
-    stage.start_controller().await?;
-    stage.plenum("MediaWorkerPool", NAMESPACE, "edge", spec).await?;
-    Ok(stage)
-}
-
-fn pool(replicas: u32, more: Value) -> Value {
-    let mut spec =
-        json!({ "replicas": replicas, "default": true, "allowedMeetings": { "namespaces": "All" } });
-    for (key, value) in more.as_object().cloned().unwrap_or_default() {
-        spec[key] = value;
-    }
-    spec
-}
-
-fn worker_of(meeting: &Value) -> String {
-    meeting
-        .pointer("/status/assignment/worker")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned()
-}
-
-fn epoch_of(meeting: &Value) -> u64 {
-    meeting
-        .pointer("/status/assignment/epoch")
-        .and_then(Value::as_u64)
-        .unwrap_or_default()
-}
 
 fn names(meeting: &Value) -> Vec<&str> {
     let conditions = meeting.pointer("/status/conditions").and_then(Value::as_array);
@@ -48,19 +18,6 @@ fn names(meeting: &Value) -> Vec<&str> {
         .flatten()
         .filter_map(|one| one["type"].as_str())
         .collect()
-}
-
-async fn delete(stage: &Stage, kind: &str, name: &str) -> Result<(), Failure> {
-    let api = dynamic(&stage.admin, "plenum.dev/v1alpha1", kind, Some("team"));
-    api.delete(name, &kube::api::DeleteParams::default()).await?;
-    Ok(())
-}
-
-async fn gone(stage: &Stage, kind: &str, name: &str) -> Result<(), Failure> {
-    eventually(&format!("the end of {kind} {name}"), async || {
-        stage.get(kind, "team", name).await.is_none().then_some(())
-    })
-    .await
 }
 
 fn now_ms() -> i64 {
@@ -72,7 +29,7 @@ fn now_ms() -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_meeting_lives() -> Result<(), Failure> {
-    let mut stage = stage_with_pool(pool(2, json!({}))).await?;
+    let mut stage = Stage::with_pool(pool(2, json!({}))).await?;
     stage.bring_up("edge-0").await?;
     stage.bring_up("edge-1").await?;
     stage
@@ -132,8 +89,8 @@ async fn a_meeting_lives() -> Result<(), Failure> {
         .collect();
     assert!(loud.is_empty(), "{loud:?}");
 
-    delete(&stage, "Meeting", "daily").await?;
-    gone(&stage, "Meeting", "daily").await?;
+    stage.delete("Meeting", "team", "daily").await?;
+    stage.gone("Meeting", "team", "daily").await?;
     assert!(
         stage.workers[&first]
             .orders()
@@ -164,7 +121,7 @@ async fn a_meeting_lives() -> Result<(), Failure> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_meeting_outlives_its_worker() -> Result<(), Failure> {
-    let mut stage = stage_with_pool(pool(2, json!({}))).await?;
+    let mut stage = Stage::with_pool(pool(2, json!({}))).await?;
     stage.bring_up("edge-0").await?;
     stage.bring_up("edge-1").await?;
     stage.plenum("Meeting", "team", "daily", json!({})).await?;
@@ -246,7 +203,7 @@ async fn faults_have_reasons_and_recover() -> Result<(), Failure> {
     stage
         .wait_ready("Meeting", "team", "daily", "PoolNotFound")
         .await?;
-    delete(&stage, "Meeting", "other").await?;
+    stage.delete("Meeting", "team", "other").await?;
 
     stage
         .plenum("MediaWorkerPool", NAMESPACE, "edge", spec(selector("gold")))
@@ -280,8 +237,8 @@ async fn faults_have_reasons_and_recover() -> Result<(), Failure> {
             .contains(&Order::Release("team/daily".into(), 1, CLOSED))
     );
     stage.wait_ready("Meeting", "team", "second", "Idle").await?;
-    delete(&stage, "Meeting", "second").await?;
-    gone(&stage, "Meeting", "second").await?;
+    stage.delete("Meeting", "team", "second").await?;
+    stage.gone("Meeting", "team", "second").await?;
 
     // The epoch rises over a pause, too.
     stage
@@ -345,7 +302,7 @@ async fn faults_have_reasons_and_recover() -> Result<(), Failure> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_that_is_missing_is_said_and_found() -> Result<(), Failure> {
-    let mut stage = stage_with_pool(pool(1, json!({}))).await?;
+    let mut stage = Stage::with_pool(pool(1, json!({}))).await?;
     stage.bring_up("edge-0").await?;
     stage
         .plenum(
@@ -384,63 +341,8 @@ async fn a_secret_that_is_missing_is_said_and_found() -> Result<(), Failure> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn breakout_rooms_live_with_their_meeting() -> Result<(), Failure> {
-    let mut stage = stage_with_pool(pool(2, json!({}))).await?;
-    stage.bring_up("edge-0").await?;
-    stage.bring_up("edge-1").await?;
-    let room = json!({ "meetingRef": { "name": "daily" }, "participants": ["alice"] });
-    stage.plenum("BreakoutRoom", "team", "one", room.clone()).await?;
-    stage
-        .wait_ready("BreakoutRoom", "team", "one", "MeetingNotFound")
-        .await?;
-    stage.plenum("Meeting", "team", "daily", json!({})).await?;
-    let meeting = stage.wait_ready("Meeting", "team", "daily", "Idle").await?;
-    let breakout = stage.wait_ready("BreakoutRoom", "team", "one", "Open").await?;
-    assert_eq!(
-        worker_of(&breakout),
-        worker_of(&meeting),
-        "by preference where the meeting is"
-    );
-    let worker = worker_of(&meeting);
-    assert!(stage.workers[&worker].rooms().contains_key("team/daily/one"));
-    stage
-        .wait_for("Meeting", "team", "daily", "one room", |meeting| {
-            meeting.pointer("/status/rooms") == Some(&json!(1))
-        })
-        .await?;
-
-    // Closed, and open for two seconds.
-    let mut closed = room.clone();
-    closed["open"] = json!(false);
-    stage.plenum("BreakoutRoom", "team", "one", closed).await?;
-    stage.wait_ready("BreakoutRoom", "team", "one", "Closed").await?;
-    assert!(!stage.workers[&worker].rooms().contains_key("team/daily/one"));
-    let mut short = room.clone();
-    short["open"] = json!(true);
-    short["closeAfter"] = json!("2s");
-    stage.plenum("BreakoutRoom", "team", "one", short).await?;
-    let open = stage.wait_ready("BreakoutRoom", "team", "one", "Open").await?;
-    assert_eq!(epoch_of(&open), 2);
-    stage.wait_ready("BreakoutRoom", "team", "one", "Closed").await?;
-
-    // The meeting goes, and with it the room on the worker; the object says why it is idle.
-    stage.plenum("BreakoutRoom", "team", "two", room).await?;
-    stage.wait_ready("BreakoutRoom", "team", "two", "Open").await?;
-    delete(&stage, "Meeting", "daily").await?;
-    gone(&stage, "Meeting", "daily").await?;
-    let left = stage
-        .wait_ready("BreakoutRoom", "team", "two", "MeetingNotFound")
-        .await?;
-    assert!(left.pointer("/status/assignment").is_none());
-    assert!(stage.workers[&worker].rooms().is_empty());
-    delete(&stage, "BreakoutRoom", "two").await?;
-    gone(&stage, "BreakoutRoom", "two").await?;
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_long_is_over_and_stays_over() -> Result<(), Failure> {
-    let mut stage = stage_with_pool(pool(1, json!({}))).await?;
+    let mut stage = Stage::with_pool(pool(1, json!({}))).await?;
     stage.bring_up("edge-0").await?;
     stage
         .plenum("Meeting", "team", "short", json!({ "maxDuration": "3s" }))
@@ -467,12 +369,12 @@ async fn too_long_is_over_and_stays_over() -> Result<(), Failure> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deletion_waits_for_a_worker_that_does_not_answer_at_most_half_a_minute() -> Result<(), Failure> {
-    let mut stage = stage_with_pool(pool(1, json!({}))).await?;
+    let mut stage = Stage::with_pool(pool(1, json!({}))).await?;
     stage.bring_up("edge-0").await?;
     stage.plenum("Meeting", "team", "daily", json!({})).await?;
     stage.wait_ready("Meeting", "team", "daily", "Idle").await?;
     stage.workers.clear();
-    delete(&stage, "Meeting", "daily").await?;
+    stage.delete("Meeting", "team", "daily").await?;
     let began = Instant::now();
     while stage.get("Meeting", "team", "daily").await.is_some() {
         assert!(

@@ -94,6 +94,12 @@ fn cases() -> Vec<Case> {
             room(json!({ "maxParticipants": 1, "participants": ["a", "b"] })),
         ),
         case(
+            "BreakoutRoom",
+            "spec.closeAfter and spec.closeAt exclude each other",
+            room(json!({ "closeAt": ten })),
+            room(json!({ "closeAt": ten, "closeAfter": "10m" })),
+        ),
+        case(
             "MediaWorkerPool",
             "a pool needs spec.replicas (a fixed number of workers) or spec.buffer",
             json!({ "buffer": { "minFreeSlots": 1, "max": 2 } }),

@@ -1,7 +1,7 @@
 //! What every reconciler is given.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
@@ -11,9 +11,11 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::coarse::{self, Decision};
+use super::crowd::{Crowd, Expectations, Expected};
 use super::events::Events;
 use super::index::Index;
 use super::metrics::Metrics;
+use super::placement::Newcomer;
 use super::worker_pod::Image;
 use super::workers::{Fleet, WorkerError};
 use crate::pki::{Authority, PkiError};
@@ -89,6 +91,7 @@ pub(crate) struct Context {
     pub(crate) authority: Authority,
     /// Placements that the cache does not show yet: room, worker's UID, when.
     reservations: Mutex<HashMap<String, (String, Instant)>>,
+    expectations: Mutex<Expectations>,
     told: Mutex<HashMap<String, Told>>,
     counts: Mutex<HashMap<String, coarse::Memory>>,
     began: Instant,
@@ -118,6 +121,7 @@ impl Context {
             authority,
             backoff: Backoff::default(),
             reservations: Mutex::default(),
+            expectations: Mutex::default(),
             told: Mutex::default(),
             counts: Mutex::default(),
             began: Instant::now(),
@@ -125,35 +129,62 @@ impl Context {
         }
     }
 
-    /// Decides about a placement with nobody else deciding meanwhile. `decide` is given how many
-    /// rooms each worker holds, and answers with the UID of the worker it chose.
+    /// Decides about a placement with nobody else deciding meanwhile. `decide` is given who is
+    /// expected on which worker and how the room looks beside that, and answers with the UID of the
+    /// worker it chose.
     pub(crate) fn reserve<T>(
         &self,
         room: &str,
-        decide: impl FnOnce(&HashMap<String, u32>) -> (T, Option<String>),
+        expected: Expected,
+        home: Option<&str>,
+        decide: impl FnOnce(&Crowd, Newcomer<'_>) -> (T, Option<String>),
     ) -> T {
         let mut reservations = self.reservations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = self.holders(&mut reservations);
+        // The room itself does not stand in its own way.
+        holders.remove(room);
+        let mut expectations = self.expectations();
+        let present = |uid: &str, room: &str| self.present(uid, room);
+        let now = Instant::now();
+        let crowd = Crowd::new(&holders, |room| expectations.people(room, now), present);
+        let newcomer = crowd.newcomer(room, expected.people(), home, present);
+        let (result, chosen) = decide(&crowd, newcomer);
+        if let Some(uid) = chosen {
+            reservations.insert(room.to_owned(), (uid, now));
+            expectations.placed(room, expected, now);
+        }
+        result
+    }
+
+    /// Worker's UID of every room, reservations included.
+    fn holders(&self, reservations: &mut HashMap<String, (String, Instant)>) -> HashMap<String, String> {
         reservations.retain(|_, (_, at)| at.elapsed() < RESERVATION);
         let mut holders = self.index.assignments();
         for (room, (uid, _)) in reservations.iter() {
             holders.entry(room.clone()).or_insert_with(|| uid.clone());
         }
-        // The room itself does not stand in its own way.
-        holders.remove(room);
-        let mut load: HashMap<String, u32> = HashMap::new();
-        for uid in holders.into_values() {
-            *load.entry(uid).or_default() += 1;
-        }
-        let (result, chosen) = decide(&load);
-        if let Some(uid) = chosen {
-            reservations.insert(room.to_owned(), (uid, Instant::now()));
-        }
-        result
+        holders
+    }
+
+    /// People in a room, as its worker last said.
+    pub(crate) fn present(&self, uid: &str, room: &str) -> u32 {
+        let report = self.fleet.room(uid, room).flatten();
+        report.map_or(0, |report| report.participants)
     }
 
     /// Rooms by worker's UID, reservations included.
     pub(crate) fn load(&self) -> HashMap<String, u32> {
-        self.reserve("", |load| (load.clone(), None))
+        let mut reservations = self.reservations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut load: HashMap<String, u32> = HashMap::new();
+        for uid in self.holders(&mut reservations).into_values() {
+            *load.entry(uid).or_default() += 1;
+        }
+        load
+    }
+
+    /// What is expected of the placed rooms, to be looked up or corrected.
+    pub(crate) fn expectations(&self) -> MutexGuard<'_, Expectations> {
+        self.expectations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the worker was told of the room in just these words.
@@ -177,6 +208,7 @@ impl Context {
 
     /// Forgets a room.
     pub(crate) fn forget(&self, room: &str) {
+        self.expectations().forget(room);
         self.told
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -16,10 +16,13 @@ use kube::core::{DeserializeGuard, NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
-use plenum_crds::{Assignment, BreakoutRoom, MediaWorkerPool, Meeting, POOL_LABEL};
+use plenum_crds::{
+    Assignment, BreakoutRoom, ConditionType, MediaWorkerPool, Meeting, POOL_LABEL, SessionDecisions,
+};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use super::status::reason_of;
 use super::workers::Notice;
 
 /// An object, or what is wrong with it.
@@ -311,14 +314,56 @@ where
     store
 }
 
+/// What the breakout rooms of a meeting depend on. People who come and go are not in it: a meeting
+/// may have two hundred rooms.
+#[derive(PartialEq)]
+struct Shared {
+    generation: Option<i64>,
+    deleting: bool,
+    assignment: Option<Assignment>,
+    ready: Option<String>,
+    session: Option<SessionDecisions>,
+}
+
+impl Shared {
+    fn of(meeting: &Meeting) -> Self {
+        let status = meeting.status.as_ref();
+        let assignment = status.and_then(|status| status.assignment.clone());
+        // Whether it rests, which matters where it holds no worker.
+        let ready = status
+            .filter(|_| assignment.is_none())
+            .and_then(|status| reason_of(&status.conditions, ConditionType::Ready));
+        Self {
+            generation: meeting.metadata.generation,
+            deleting: meeting.metadata.deletion_timestamp.is_some(),
+            ready: ready.map(str::to_owned),
+            session: status.and_then(|status| status.session.clone()),
+            assignment,
+        }
+    }
+}
+
 /// Turns changes into triggers.
 async fn dispatch(index: Index, mut changes: mpsc::UnboundedReceiver<Change>, triggers: Triggers) {
+    let mut shared: HashMap<(String, String), Shared> = HashMap::new();
     while let Some(change) = changes.recv().await {
         match change {
             Change::Meeting(namespace, name) => {
                 triggers.meeting(&namespace, &name);
-                for room in index.rooms_of(&namespace, &name) {
-                    triggers.room(&namespace, &room.name_any());
+                let meeting = index.meeting(&namespace, &name);
+                let now = meeting
+                    .as_deref()
+                    .and_then(|meeting| meeting.0.as_ref().ok())
+                    .map(Shared::of);
+                let key = (namespace.clone(), name.clone());
+                if now.is_none() || shared.get(&key) != now.as_ref() {
+                    match now {
+                        Some(now) => shared.insert(key, now),
+                        None => shared.remove(&key),
+                    };
+                    for room in index.rooms_of(&namespace, &name) {
+                        triggers.room(&namespace, &room.name_any());
+                    }
                 }
                 triggers.all_pools(&index);
             }

@@ -1,8 +1,8 @@
 //! Reconciles Meetings: schedule, placement, the worker's orders, status, release.
 //!
 //! Invariants: the assignment is written before the worker is told of it; the epoch never falls;
-//! the finalizer is there while an assignment is, and its removal waits for the worker at most
-//! [`RELEASE_TIMEOUT`]; the spec is never written. What the status says is computed in
+//! the finalizer is there while an assignment is, and its removal waits for the worker no longer than
+//! [`room::release_deleted`] does; the spec is never written. What the status says is computed in
 //! [`super::meeting_status`], purely.
 
 use std::sync::Arc;
@@ -12,11 +12,14 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource as _, ResourceExt as _};
+use plenum_breakout::Plan;
 use plenum_crds::{Assignment, ConditionType, FINALIZER, MediaWorkerPool, Meeting, MeetingStatus, Reason};
 use plenum_errors::Code;
-use plenum_worker_api::v1::{EndReason, RoomReport, RoomSpec};
+use plenum_protocol::Mode;
+use plenum_worker_api::v1::{BreakoutEntry, Breakouts, EndReason, RoomReport, RoomSpec};
 
 use super::context::{Again, Context, ReconcileError, is_gone};
+use super::crowd::Expected;
 use super::index::{Guard, main_room, namespace};
 use super::meeting_status::{self, Facts, State};
 use super::placement::{Holder, Placement};
@@ -25,8 +28,6 @@ use super::{room, status};
 
 /// Field manager of what this reconciler writes.
 pub(crate) const MANAGER: &str = "plenum-meeting-controller";
-/// A deleted Meeting waits this long for its worker.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A Secret that was there is looked at again after this.
 const SECRET_CHECK: Duration = Duration::from_secs(300);
 
@@ -80,7 +81,7 @@ impl Reconciler<'_> {
             }
         };
         if let Phase::Before(at) | Phase::Open(Some(at)) = phase {
-            self.again.after(until(self.now, at));
+            self.again.after(room::until(self.now, at));
         }
         if let Some(rest) = self.rest(&meeting, phase) {
             return self.close(meeting, rest).await;
@@ -129,7 +130,7 @@ impl Reconciler<'_> {
         if self.now >= ends {
             return Some(Rest::TooLong);
         }
-        self.again.after(until(self.now, ends));
+        self.again.after(room::until(self.now, ends));
         None
     }
 
@@ -185,7 +186,15 @@ impl Reconciler<'_> {
         let with_holder = current.as_ref().zip(holder);
         let held = room::epoch_held(self.context, current.as_ref(), &self.room);
         let epoch = before.epoch.unwrap_or(0).max(held);
-        let assignment = match room::place(self.context, &self.room, with_holder, epoch, &pool, None) {
+        let assignment = match room::place(
+            self.context,
+            &self.room,
+            with_holder,
+            epoch,
+            &pool,
+            Expected::default(),
+            None,
+        ) {
             Placement::Keep => {
                 let Some(assignment) = current else {
                     return Ok(self.again.action());
@@ -250,7 +259,8 @@ impl Reconciler<'_> {
 
     /// Tells the worker what the meeting should be, and the object what it is.
     async fn order(mut self, meeting: Meeting, assignment: Assignment) -> Result<Action, ReconcileError> {
-        let spec = room_spec(&meeting, &self.room, assignment.epoch);
+        let breakouts = self.breakouts(&meeting);
+        let spec = room_spec(&meeting, &self.room, assignment.epoch, breakouts);
         let was_ready = meeting.status.as_ref().is_some_and(meeting_status::was_placed);
         match room::tell(self.context, &assignment, spec).await {
             Ok(()) => {}
@@ -290,6 +300,29 @@ impl Reconciler<'_> {
         self.write(meeting, State::Placed { assignment, draining }, report, count_due)
             .await?;
         Ok(action)
+    }
+
+    /// The breakout rooms as they are now, for the hub. Looks again when a room's time is over.
+    fn breakouts(&mut self, meeting: &Meeting) -> Breakouts {
+        let rooms = self
+            .context
+            .index
+            .rooms_of(&namespace(meeting), &meeting.name_any());
+        let plan = Plan::of(meeting, rooms.iter().filter_map(|room| room.0.as_ref().ok()));
+        let now = self.now.as_millisecond();
+        if let Some(at) = plan
+            .next_change(now)
+            .and_then(|at| Timestamp::from_millisecond(at).ok())
+        {
+            self.again.after(room::until(self.now, at));
+        }
+        let mut expectations = self.context.expectations();
+        for room in &plan.rooms {
+            let named = u32::try_from(room.participants.len()).unwrap_or(u32::MAX);
+            expectations.named(&format!("{}/{}", self.room, room.id), named);
+        }
+        drop(expectations);
+        wire_breakouts(&plan, now)
     }
 
     /// Something stands in the way. People who are in the meeting stay in it.
@@ -332,29 +365,16 @@ impl Reconciler<'_> {
             self.context.forget(&self.room);
             return Ok(Action::await_change());
         }
-        if let Some(assignment) = meeting
+        let assignment = meeting
             .status
             .as_ref()
-            .and_then(|status| status.assignment.as_ref())
-            && let Err(error) = room::release(self.context, assignment, &self.room, EndReason::Deleted).await
-        {
-            let since = meeting
-                .metadata
-                .deletion_timestamp
-                .as_ref()
-                .map_or(self.now, |at| at.0);
-            let waited = Duration::try_from(self.now.duration_since(since)).unwrap_or_default();
-            if waited < RELEASE_TIMEOUT {
-                tracing::debug!(room = %self.room, %error, "room not released yet");
-                return Ok(Action::requeue(
-                    Duration::from_secs(2).min(RELEASE_TIMEOUT - waited),
-                ));
-            }
-            tracing::warn!(room = %self.room, %error, "room not released in time; its worker ends it by itself");
+            .and_then(|status| status.assignment.as_ref());
+        let waited = room::deleted_since(meeting, self.now);
+        if let Some(wait) = room::release_deleted(self.context, assignment, &self.room, waited).await {
+            return Ok(Action::requeue(wait));
         }
         status::set_finalizer(&self.api, meeting, FINALIZER, false).await?;
         self.context.metrics.wrote("Meeting");
-        self.context.forget(&self.room);
         Ok(Action::await_change())
     }
 
@@ -490,12 +510,29 @@ enum Rest {
     TooLong,
 }
 
-fn until(now: Timestamp, at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(now)).unwrap_or_default()
+/// The plan as the hub takes it.
+fn wire_breakouts(plan: &Plan, now: i64) -> Breakouts {
+    let mode = match plan.mode {
+        Mode::Automatic => "automatic",
+        Mode::SelfSelect => "selfSelect",
+        Mode::Manual => "manual",
+    };
+    let rooms = plan.views(now).into_iter().map(|room| BreakoutEntry {
+        id: room.id,
+        title: room.title,
+        max_participants: room.max_participants,
+        open: room.open,
+        closes_at_ms: room.closes_at.unwrap_or(0),
+        participants: room.participants,
+    });
+    Breakouts {
+        mode: mode.to_owned(),
+        rooms: rooms.collect(),
+    }
 }
 
 /// The meeting as its worker is told of it.
-fn room_spec(meeting: &Meeting, room: &str, epoch: i64) -> RoomSpec {
+fn room_spec(meeting: &Meeting, room: &str, epoch: i64, breakouts: Breakouts) -> RoomSpec {
     let spec = &meeting.spec;
     let decided = meeting.status.as_ref().and_then(|status| status.session.as_ref());
     RoomSpec {
@@ -515,6 +552,6 @@ fn room_spec(meeting: &Meeting, room: &str, epoch: i64) -> RoomSpec {
             .iter()
             .map(|codec| codec.wire_name().to_owned())
             .collect(),
-        breakouts: None,
+        breakouts: Some(breakouts),
     }
 }

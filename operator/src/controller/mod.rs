@@ -71,8 +71,11 @@
 
 mod backoff;
 mod breakout_room;
+mod breakout_status;
+mod closing;
 mod coarse;
 mod context;
+mod crowd;
 mod events;
 mod exposure;
 mod index;

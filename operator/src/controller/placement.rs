@@ -4,11 +4,37 @@
 //! chosen, and never beyond its capacity; a room that a reachable worker holds is never moved; a
 //! room of a lost worker is moved only when there is somewhere to go; every new assignment has a
 //! higher epoch than any before.
+//!
+//! # Which worker
+//!
+//! People count before they come: a room takes as many places as people are expected in it, and
+//! those of rooms that were placed a moment ago count with them ([`super::crowd`]). Of the workers
+//! whose limits hold that, the least loaded one is chosen, by how full its fullest resource (rooms,
+//! people, bits, CPU) is with the room. A breakout room goes to the worker of its meeting's main
+//! room instead, where moving keeps the connection, as long as that one is at most [`HOME_BONUS`]
+//! fuller than the least loaded one.
 
 use plenum_crds::Assignment;
 
 /// Above this share of its CPU a worker takes no new rooms (permille).
 pub(crate) const CPU_LIMIT: u32 = 850;
+
+/// A breakout room stays with its meeting's main room where that worker is fuller than the least
+/// loaded one by no more than this (permille).
+pub(crate) const HOME_BONUS: u64 = 50;
+
+/// The room to be placed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Newcomer<'a> {
+    /// How many people are expected in it.
+    pub(crate) people: u32,
+    /// UID of the worker that holds its meeting's main room, for a breakout room.
+    pub(crate) home: Option<&'a str>,
+    /// So many of its people take no further place there: they are in the main room, or come back to it.
+    pub(crate) covered: u32,
+    /// So many of its people are in the main room now and leave it.
+    pub(crate) leaving: u32,
+}
 
 /// What placement must know of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +51,10 @@ pub(crate) struct Worker {
     pub(crate) rooms: u32,
     /// People on it.
     pub(crate) participants: u32,
+    /// People on it once everybody is in the room where they are expected.
+    pub(crate) expected: u32,
+    /// The most people that its rooms may bring it to, whoever goes first.
+    pub(crate) peak: u32,
     /// Megabits per second it sends.
     pub(crate) egress_mbps: u32,
     /// Busiest core, permille.
@@ -74,13 +104,12 @@ pub(crate) enum Obstacle {
     Full,
 }
 
-/// Decides about one room. `epoch` is the highest ever assigned; `preferred` the worker of the
-/// meeting's main room, for its breakout rooms.
+/// Decides about one room. `epoch` is the highest ever assigned.
 pub(crate) fn place(
     current: Option<(&Assignment, Holder)>,
     epoch: i64,
     workers: &[Worker],
-    preferred: Option<&str>,
+    newcomer: Newcomer<'_>,
 ) -> Placement {
     let epoch = epoch.max(current.map_or(0, |(assignment, _)| assignment.epoch));
     let lost = match current {
@@ -94,12 +123,11 @@ pub(crate) fn place(
         Some((assignment, Holder::Lost)) => Some(assignment.worker_uid.as_str()),
         Some((_, Holder::Gone)) | None => None,
     };
-    let candidates: Vec<Worker> = workers
+    let candidates: Vec<&Worker> = workers
         .iter()
         .filter(|worker| Some(worker.uid.as_str()) != lost)
-        .cloned()
         .collect();
-    match choose(&candidates, preferred) {
+    match choose(&candidates, newcomer) {
         Ok(worker) => Placement::Assign(Assignment {
             worker: worker.name.clone(),
             worker_uid: worker.uid.clone(),
@@ -112,36 +140,63 @@ pub(crate) fn place(
     }
 }
 
-/// The worker with the most room: the preferred one if it has any.
-pub(crate) fn choose<'a>(workers: &'a [Worker], preferred: Option<&str>) -> Result<&'a Worker, Obstacle> {
+/// The worker that is least loaded with the room, or the one of its meeting (see the module).
+fn choose<'a>(workers: &[&'a Worker], newcomer: Newcomer<'_>) -> Result<&'a Worker, Obstacle> {
     if !workers.iter().any(|worker| worker.accepting) {
         return Err(Obstacle::NotReady);
     }
     let free = || {
         workers
             .iter()
-            .filter(|worker| worker.accepting && worker.has_room())
+            .filter(|worker| worker.accepting && worker.has_room(newcomer))
     };
-    free()
-        .find(|worker| Some(worker.uid.as_str()) == preferred)
+    let best = free()
         // Names break ties, so that the same state always gives the same answer.
-        .or_else(|| free().min_by(|a, b| a.load().cmp(&b.load()).then_with(|| a.name.cmp(&b.name))))
-        .ok_or(Obstacle::Full)
+        .min_by_key(|worker| (worker.load_with(newcomer), &worker.name))
+        .ok_or(Obstacle::Full)?;
+    let most = best.load_with(newcomer) + HOME_BONUS;
+    let home = free().find(|worker| worker.is_home(newcomer) && worker.load_with(newcomer) <= most);
+    Ok(home.unwrap_or(best))
 }
 
 impl Worker {
-    fn has_room(&self) -> bool {
+    fn is_home(&self, newcomer: Newcomer<'_>) -> bool {
+        newcomer.home == Some(self.uid.as_str())
+    }
+
+    fn has_room(&self, newcomer: Newcomer<'_>) -> bool {
+        let covered = if self.is_home(newcomer) {
+            newcomer.covered
+        } else {
+            0
+        };
+        // Room for one at least; a crowd that no worker could hold gets one for itself.
+        let people = newcomer.people.clamp(1, self.limits.participants.max(1));
         self.rooms < self.limits.rooms
-            && self.participants < self.limits.participants
+            && self
+                .peak
+                .max(self.participants)
+                .saturating_add(people.saturating_sub(covered))
+                <= self.limits.participants
+            && (self.participants < self.limits.participants || covered >= people)
             && self.egress_mbps < self.limits.egress_mbps
             && self.cpu_permille < CPU_LIMIT
     }
 
-    /// How full its fullest resource is, permille.
-    fn load(&self) -> u64 {
+    /// How full its fullest resource is with the room, permille.
+    fn load_with(&self, newcomer: Newcomer<'_>) -> u64 {
+        let leaving = if self.is_home(newcomer) {
+            newcomer.leaving.min(newcomer.people)
+        } else {
+            0
+        };
+        let people = self
+            .expected
+            .saturating_add(newcomer.people)
+            .saturating_sub(leaving);
         let share = |used: u32, limit: u32| u64::from(used) * 1000 / u64::from(limit.max(1));
-        share(self.rooms, self.limits.rooms)
-            .max(share(self.participants, self.limits.participants))
+        share(self.rooms.saturating_add(1), self.limits.rooms)
+            .max(share(people, self.limits.participants))
             .max(share(self.egress_mbps, self.limits.egress_mbps))
             .max(u64::from(self.cpu_permille))
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::jiff::Timestamp;
 use kube::core::{Selector, SelectorExt as _};
 use kube::{Resource as _, ResourceExt as _};
 use plenum_crds::{AllowedNamespaces, Assignment, MediaWorkerPool, POOL_LABEL, Reason, WorkerPoolRef};
@@ -16,6 +17,7 @@ use plenum_worker_api::v1::{EndReason, RoomReport, RoomSpec};
 use tokio::time::Instant;
 
 use super::context::{Again, Context, ReconcileError};
+use super::crowd::{Crowd, Expected};
 use super::index::namespace;
 use super::placement::{self, Holder, Limits, Obstacle, Placement, Worker};
 use super::worker_pod::DRAINING;
@@ -26,6 +28,8 @@ use super::workers::{Line, Live, WorkerError};
 const REFUSED: Duration = Duration::from_millis(200);
 /// A worker that is silent is dead after this: it may be the network.
 const SILENT: Duration = Duration::from_secs(10);
+/// A deleted object waits this long for its worker.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why there is no pool for a meeting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,18 +192,24 @@ pub(crate) fn epoch_held(context: &Context, current: Option<&Assignment>, room: 
     report.map_or(0, |report| i64::try_from(report.epoch).unwrap_or(0))
 }
 
-/// Decides where a room goes, with nobody else deciding meanwhile.
+/// Decides where a room goes, with nobody else deciding meanwhile. `home` is the UID of the worker
+/// that holds the main room, for a breakout room.
 pub(crate) fn place(
     context: &Context,
     room: &str,
     current: Option<(&Assignment, Holder)>,
     epoch: i64,
     pool: &MediaWorkerPool,
-    preferred: Option<&str>,
+    expected: Expected,
+    home: Option<&str>,
 ) -> Placement {
-    context.reserve(room, |load| {
-        let workers = workers_of(context, pool, load);
-        let placement = placement::place(current, epoch, &workers, preferred);
+    // The usual case, and it needs no look at the whole cluster.
+    if let Some((_, Holder::Present)) = current {
+        return Placement::Keep;
+    }
+    context.reserve(room, expected, home, |crowd, newcomer| {
+        let workers = workers_of(context, pool, crowd);
+        let placement = placement::place(current, epoch, &workers, newcomer);
         let chosen = match &placement {
             Placement::Assign(assignment) => Some(assignment.worker_uid.clone()),
             Placement::Keep | Placement::Wait(_) => None,
@@ -209,11 +219,7 @@ pub(crate) fn place(
 }
 
 /// The workers of a pool as placement sees them.
-pub(crate) fn workers_of(
-    context: &Context,
-    pool: &MediaWorkerPool,
-    load: &std::collections::HashMap<String, u32>,
-) -> Vec<Worker> {
+fn workers_of(context: &Context, pool: &MediaWorkerPool, crowd: &Crowd) -> Vec<Worker> {
     let capacity = &pool.spec.capacity;
     let unsigned = |value: i32| u32::try_from(value).unwrap_or(0);
     let limits = Limits {
@@ -226,12 +232,18 @@ pub(crate) fn workers_of(
         .filter_map(|pod| {
             let uid = pod.uid()?;
             let live = context.fleet.live(&uid);
+            let load = crowd.load(&uid);
+            let participants = live.as_ref().map_or(0, |live| live.participants);
             Some(Worker {
                 namespace: namespace(&**pod),
                 name: pod.name_any(),
                 accepting: accepts(pod, live.as_ref()),
-                rooms: load.get(&uid).copied().unwrap_or(0),
-                participants: live.as_ref().map_or(0, |live| live.participants),
+                rooms: load.rooms,
+                expected: participants
+                    .saturating_add(load.coming)
+                    .saturating_sub(load.leaving),
+                peak: participants.saturating_add(load.reserve),
+                participants,
                 egress_mbps: live.as_ref().map_or(0, |live| {
                     u32::try_from(live.egress_bits / 1_000_000).unwrap_or(u32::MAX)
                 }),
@@ -342,6 +354,15 @@ pub(crate) fn report(context: &Context, assignment: &Assignment, room: &str) -> 
     (report.epoch == u64::try_from(assignment.epoch).unwrap_or(0)).then_some(report)
 }
 
+/// How many people are in the room, as far as its worker says; `None`: not known at the moment.
+pub(crate) fn people(context: &Context, assignment: &Assignment, room: &str) -> Option<u32> {
+    if context.index.worker(assignment).is_none_or(|pod| has_ended(&pod)) {
+        return Some(0);
+    }
+    let held = context.fleet.room(&assignment.worker_uid, room)?;
+    Some(held.map_or(0, |report| report.participants))
+}
+
 /// Ends a room on its worker. Nothing is to be done where the worker is gone.
 pub(crate) async fn release(
     context: &Context,
@@ -361,4 +382,38 @@ pub(crate) async fn release(
     }
     context.forget(room);
     Ok(())
+}
+
+/// Ends the room of an object that is being deleted, as far as that can be done within
+/// [`RELEASE_TIMEOUT`]. `Some`: not yet, look again then.
+pub(crate) async fn release_deleted(
+    context: &Context,
+    assignment: Option<&Assignment>,
+    room: &str,
+    waited: Duration,
+) -> Option<Duration> {
+    if let Some(assignment) = assignment
+        && let Err(error) = release(context, assignment, room, EndReason::Deleted).await
+    {
+        if waited < RELEASE_TIMEOUT {
+            tracing::debug!(%room, %error, "room not released yet");
+            return Some(Duration::from_secs(2).min(RELEASE_TIMEOUT - waited));
+        }
+        tracing::warn!(%room, %error, "room not released in time; its worker ends it by itself");
+    }
+    context.forget(room);
+    None
+}
+
+/// How long ago the deletion of an object was asked for.
+pub(crate) fn deleted_since(object: &impl kube::Resource, now: Timestamp) -> Duration {
+    let at = object.meta().deletion_timestamp.as_ref();
+    at.map_or(Duration::ZERO, |at| {
+        Duration::try_from(now.duration_since(at.0)).unwrap_or_default()
+    })
+}
+
+/// How long until then; nothing where it is over.
+pub(crate) fn until(now: Timestamp, at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
 }
