@@ -44,7 +44,7 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
     canPublish: () => room.localParticipant.permissions?.canPublish ?? options.canPublish,
     banner: (text) => view.banner(text, BANNER_MS),
     onPlace: (place, title) => {
-      chat.enter(place, title);
+      chat.enter(place, place ? title : 'the main room');
       document.title = `${place ? `${title} – ` : ''}${options.title} – Plenum`;
       afresh();
     },

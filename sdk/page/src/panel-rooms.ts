@@ -142,6 +142,7 @@ export class RoomList {
     const { panel } = this;
     const { breakouts } = panel;
     const name = h('span', { class: 'person-name' });
+    const here = h('span', { class: 'room-facts' });
     const where = h('select', {
       'aria-label': `Room of ${identity}`,
       'data-testid': 'assign-select',
@@ -164,7 +165,7 @@ export class RoomList {
     const element = h(
       'li',
       { class: 'person', 'data-testid': 'overview-person' },
-      name,
+      h('div', { class: 'person-line' }, name, here),
       where,
       recall,
       cohost,
@@ -177,7 +178,8 @@ export class RoomList {
       const marks = [who.hand && '✋', who.help && '🆘', who.speaking && '🔊'].filter(Boolean).join(' ');
       const role = who.role === 'participant' ? '' : ` (${who.role})`;
       name.textContent = `${who.name || identity}${role} ${marks}`;
-      set(name, { title: `${identity}, here since ${time}` });
+      set(name, { title: identity });
+      here.textContent = `since ${time}`;
       set(element, {
         'data-identity': identity,
         'data-room': room,

@@ -56,7 +56,10 @@ export class Tiles {
   /** Stops playing it. */
   silence(track: Track): void {
     for (const element of track.detach()) element.remove();
-    if (track.sid) this.sounds.delete(track.sid);
+    if (!track.sid) return;
+    // The library may have detached it already.
+    this.sounds.get(track.sid)?.remove();
+    this.sounds.delete(track.sid);
   }
 
   /** Marks who speaks. */
