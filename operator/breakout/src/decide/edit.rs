@@ -173,8 +173,16 @@ impl<'a> Edit<'a> {
         if after.moves.len() > MOVES {
             let present: HashSet<&str> = scene.people.iter().map(|one| one.identity.as_str()).collect();
             let mut excess = after.moves.len() - MOVES;
+            // What was decided just now does not give way.
+            let old: HashMap<&str, &MoveDecision> = before
+                .moves
+                .iter()
+                .map(|one| (one.identity.as_str(), one))
+                .collect();
             after.moves.retain(|one| {
-                let gives_way = excess > 0 && !present.contains(one.identity.as_str());
+                let gives_way = excess > 0
+                    && old.get(one.identity.as_str()) == Some(&one)
+                    && !present.contains(one.identity.as_str());
                 excess -= usize::from(gives_way);
                 !gives_way
             });
