@@ -119,8 +119,12 @@ export class Breakouts {
   ) {
     this.requests = new Requests((bytes) => this.send(bytes));
     const greet = () => void this.hello();
+    // Something may be missed from now on: what comes after it waits for what `hello` brings again.
+    const hold = () => this.standing.hold();
     this.listeners = [
       ['connected', greet],
+      ['reconnecting', hold],
+      ['signalReconnecting', hold],
       [
         'reconnected',
         () => {

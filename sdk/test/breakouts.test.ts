@@ -94,6 +94,19 @@ test('signals that come with the answer to hello are told in order, each once', 
   assert.deepEqual(texts(of('broadcast')), ['11', '12', '13', '14', '15']);
 });
 
+test('what comes while reconnecting waits for what was missed before it', async () => {
+  const { room, of } = make();
+  await room.enters();
+  room.emit('signalReconnecting');
+  await room.says(speech(12));
+  room.emit('reconnected');
+  await settle();
+  await room.says(speech(11));
+  assert.deepEqual(of('broadcast'), []);
+  await room.answers('hello', { ...STATE, seq: 12 });
+  assert.deepEqual(texts(of('broadcast')), ['11', '12']);
+});
+
 test('signals that are repeated after the answer are told, but change nothing newer', async () => {
   const { room, breakouts, of } = make();
   await room.enters();
