@@ -280,11 +280,11 @@ export class Breakouts {
     await this.request({ do: 'overview', watch });
   }
 
-  /** Plays a room's sound without being in it. */
-  async listen(room: string): Promise<Running> {
+  /** Plays a room's sound without being in it. `url`: another address than the one that the server names. */
+  async listen(room: string, options: { url?: string } = {}): Promise<Running> {
     const result = as(session, await this.request({ do: 'listen', room }));
     if (!result) throw malformed('listen');
-    return hear(this.room, result);
+    return hear(this.room, { ...result, ...options });
   }
 
   /** Speaks into all open rooms at once, beside the room that one is in. */
@@ -356,6 +356,9 @@ export class Breakouts {
 
   async askForHelp(on: boolean): Promise<void> {
     await this.request({ do: 'askForHelp', on });
+    // Only hosts are told by a signal.
+    this.standing.asked(on, this.clock.now());
+    this.changed();
   }
 
   async messageHosts(text: string): Promise<void> {

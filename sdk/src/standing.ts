@@ -98,6 +98,13 @@ export class Standing {
     return this.take(entry) ? [entry] : [];
   }
 
+  /** One has asked for help oneself, or no longer. */
+  asked(on: boolean, since: number): void {
+    const { identity, room, help } = this.state;
+    if (help.some((who) => who.identity === identity) === on) return;
+    this.update({ help: asking(help, { identity, name: '', room: room ?? undefined, since }, on) });
+  }
+
   update(change: Partial<MeetingState>): void {
     this.state = { ...this.state, ...change };
   }

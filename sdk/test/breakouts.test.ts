@@ -426,6 +426,21 @@ test('the overview is asked for again after a reconnect', async () => {
   assert.equal(room.asked('overview').length, 2);
 });
 
+test('who asks for help knows it, though only hosts are told', async () => {
+  const { room, breakouts } = make();
+  await room.enters();
+  for (const on of [true, true, false]) {
+    const asked = breakouts.askForHelp(on);
+    await settle();
+    await room.answers('askForHelp');
+    await asked;
+    assert.deepEqual(
+      breakouts.state.help.map((who) => who.identity),
+      on ? ['ann'] : [],
+    );
+  }
+});
+
 test('settings hold once they are written down', async () => {
   const { room, breakouts } = make();
   await room.enters();

@@ -67,6 +67,15 @@ test('who listens hears a room and sees nothing, until it is stopped', async () 
   assert.deepEqual([other.state, removed, ended], ['disconnected', ['element'], 0]);
 });
 
+test('another address than the named one can be listened at', async () => {
+  const { room, breakouts } = await host();
+  const listening = breakouts.listen('red', { url: 'http://here' });
+  await settle();
+  await room.answers('listen', { token: 'T', url: 'wss://there' });
+  await (await listening).stop();
+  assert.deepEqual(FakeRoom.made[1]?.connected.slice(0, 2), ['http://here', 'T']);
+});
+
 test('a room that closes ends listening', async () => {
   const { room, breakouts } = await host();
   const listening = breakouts.listen('red');

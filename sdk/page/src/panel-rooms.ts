@@ -80,7 +80,8 @@ export class RoomList {
     const close = on('Close', 'room-close', () => breakouts.closeRooms([id], panel.countdown()));
     const join = on('Join', 'room-join', () => breakouts.chooseRoom(id));
     const listen = button('Listen', 'room-listen');
-    panel.toggle(listen, () => breakouts.listen(id));
+    // The gateway that served the page is the one to speak to.
+    panel.toggle(listen, () => breakouts.listen(id, { url: location.origin }));
     const remove = on('Remove', 'room-remove', () => breakouts.removeRoom(id));
     const people = h('ul', { class: 'plain-list' });
     const list = this.people(people);
