@@ -8,7 +8,7 @@ use plenum_worker_api::v1;
 use prost::Message as _;
 use tonic::Status;
 
-use crate::room::{EndReason, Identity, Moderation, Reserve, RoomName, RoomSpec};
+use crate::room::{EndReason, Handover, Identity, Moderation, Reserve, RoomName, RoomSpec};
 
 fn limit(milliseconds: u64) -> Option<Duration> {
     (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
@@ -83,12 +83,19 @@ pub fn moderation(request: v1::ModerateRequest) -> Result<(RoomName, Moderation)
 
 /// What is to be kept, and where.
 pub fn reservation(request: v1::ReserveRequest) -> (RoomName, Reserve) {
+    let handover = match request.handover.as_slice() {
+        [] => None,
+        bytes => Handover::read(bytes)
+            .inspect_err(|error| tracing::warn!(%error, "a handover that is not understood"))
+            .ok(),
+    };
     let reserve = Reserve {
         epoch: request.epoch,
         identity: Identity::from(request.identity),
         ttl: Duration::from_millis(u64::from(request.ttl_ms)),
         takes_a_place: request.takes_a_place,
         token_issued_at_ms: request.token_issued_at_ms,
+        handover: handover.map(Box::new),
     };
     (RoomName::from(request.room), reserve)
 }

@@ -7,6 +7,7 @@ pub(crate) mod buffer;
 pub(crate) mod codec;
 pub(crate) mod drops;
 pub(crate) mod extension;
+mod handover;
 pub(crate) mod layers;
 pub(crate) mod levels;
 pub(crate) mod packet;
@@ -136,6 +137,10 @@ impl Forwarder {
     pub(crate) fn set_keys(&mut self, leg: LegKey, srtp: Srtp) {
         if let Some(p) = self.peer(leg) {
             p.srtp = Some(srtp);
+        }
+        // What was asked for before could not leave.
+        for track in self.tracks.iter_mut().flatten().filter(|t| t.spec.leg == leg) {
+            track.ask_anew();
         }
     }
 

@@ -60,6 +60,8 @@ pub enum Admission {
     Replaces(SessionId),
     /// Goes on with this session.
     Resumes(SessionId),
+    /// Goes on with what it had on another worker, which announced it.
+    TakesOver,
     /// Wants to go on with a session that is not here: must start anew.
     Unknown,
 }

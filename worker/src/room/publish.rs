@@ -14,7 +14,7 @@ use super::track::{Track, TrackError};
 use super::vocabulary::{Notice, Outbox, RequestFailure};
 use crate::session::api::{Command, ExpectedTrack, MediaKind, SessionId, TrackSid};
 
-fn expected(track: &Track, cid: &str) -> ExpectedTrack {
+pub(super) fn expected(track: &Track, cid: &str) -> ExpectedTrack {
     ExpectedTrack {
         cid: cid.to_owned(),
         sid: Arc::clone(&track.sid),

@@ -2,16 +2,20 @@
 //!
 //! Owns a room's reservations. Invariants: at most one per identity; it is gone once that identity has
 //! entered, once its time is over, and with the room; until then it counts as a participant for
-//! everybody else, and opens the door for its owner: neither the lock nor the limits apply.
+//! everybody else, and opens the door for its owner: neither the lock nor the limits apply. With what
+//! another worker gave along, its owner may go on here instead of starting anew.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plenum_errors::{Code, PublicError};
 
+use super::entry::Entry;
+use super::handover::Handover;
 use super::ids::{Identity, Now};
 use super::limits;
 use super::state::Room;
+use super::takeover;
 
 /// What a gateway asks to have kept.
 #[derive(Debug, Clone)]
@@ -26,6 +30,8 @@ pub struct Reserve {
     pub takes_a_place: bool,
     /// Of the token that the identity will come with, Unix milliseconds; 0 = unknown.
     pub token_issued_at_ms: i64,
+    /// What its client goes on with.
+    pub handover: Option<Box<Handover>>,
 }
 
 #[derive(Debug)]
@@ -33,6 +39,7 @@ struct Kept {
     /// `Now::since_start`
     until: Duration,
     takes_a_place: bool,
+    handover: Option<Box<Handover>>,
 }
 
 /// A room's reservations.
@@ -46,6 +53,19 @@ impl Reservations {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Is this the client that was announced?
+    pub(super) fn expects(&self, entry: &Entry, sid: &str) -> bool {
+        let handover = self
+            .0
+            .get(&entry.identity)
+            .and_then(|kept| kept.handover.as_ref());
+        handover.is_some_and(|handed| takeover::resumes(handed, entry, sid))
+    }
+
+    pub(super) fn take_handover(&mut self, identity: &Identity) -> Option<Box<Handover>> {
+        self.0.get_mut(identity)?.handover.take()
     }
 
     /// The identity has entered.
@@ -108,6 +128,7 @@ impl Room {
             Kept {
                 until,
                 takes_a_place: request.takes_a_place,
+                handover: request.handover,
             },
         );
     }

@@ -10,6 +10,7 @@ mod codecs;
 mod data;
 mod dtls;
 mod engine;
+mod handover;
 mod ice;
 mod leg;
 mod negotiation;

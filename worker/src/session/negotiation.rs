@@ -176,6 +176,10 @@ impl Engine {
         };
         let mid = slot.mid.clone();
         self.forwarder.publish(spec);
+        self.inherit_sources(session, &sid);
+        if self.muted.contains(&sid) {
+            self.forwarder.mute(&sid, true);
+        }
         if wide && let Some(peer) = self.forwarder.peer(leg) {
             peer.twcc.get_or_insert_with(|| Recorder::new(now));
         }
@@ -339,7 +343,7 @@ impl Engine {
                 leg.add_section(Some(kind));
             }
         }
-        client.dirty = false;
+        client.described();
         self.bind_wishes(session);
         let local = Local {
             fingerprint: &self.identity.fingerprint,

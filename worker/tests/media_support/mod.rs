@@ -9,6 +9,8 @@
     reason = "a failed unwrap here is a failed test"
 )]
 
+pub mod channels;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -165,6 +167,10 @@ pub struct Client {
     /// Packets that arrive are lost where this says so.
     pub lose: Box<dyn FnMut(&rtp::Header) -> bool>,
     pub dtls_error: Option<String>,
+    /// Over DTLS, where there are any.
+    pub data: Option<channels::Channels>,
+    /// The server closed DTLS.
+    pub closed: bool,
 }
 
 /// The value of the first line that starts so.
@@ -206,6 +212,8 @@ impl Client {
             rtcp: Vec::new(),
             lose: Box::new(|_| false),
             dtls_error: None,
+            data: None,
+            closed: false,
         }
     }
 
@@ -349,11 +357,18 @@ impl Client {
         loop {
             if let (Some(dtls), Some(server)) = (&mut self.dtls, self.server) {
                 let _ = dtls.handle_timeout(peer, Instant::now());
+                if let Some(data) = self.data.as_mut().filter(|_| self.out.is_some()) {
+                    for packet in data.run() {
+                        dtls.write(Instant::now(), peer, &packet).unwrap();
+                    }
+                }
                 while let Some(t) = dtls.poll_transmit() {
                     self.socket.send_to(&t.message, server).unwrap();
                 }
             }
-            if let Ok((len, _)) = self.socket.recv_from(&mut buffer) {
+            if let Ok((len, from)) = self.socket.recv_from(&mut buffer)
+                && Some(from) == self.server
+            {
                 self.datagram(&buffer[..len]);
             }
             if Instant::now() >= end {
@@ -369,11 +384,17 @@ impl Client {
                 let Some(dtls) = &mut self.dtls else { return };
                 match dtls.read(Instant::now(), peer, None, BytesMut::from(datagram)) {
                     Ok(events) => {
-                        if events
-                            .iter()
-                            .any(|e| matches!(e, EndpointEvent::HandshakeComplete))
-                        {
-                            self.keys();
+                        for event in events {
+                            match event {
+                                EndpointEvent::HandshakeComplete => self.keys(),
+                                EndpointEvent::ApplicationData(packet) => {
+                                    if let Some(data) = &mut self.data {
+                                        data.read(packet);
+                                    }
+                                }
+                                EndpointEvent::PeerClosed => self.closed = true,
+                                _ => {}
+                            }
                         }
                     }
                     Err(e) => self.dtls_error = Some(e.to_string()),
@@ -409,6 +430,18 @@ impl Client {
     /// Sends anything.
     pub fn send_raw(&self, datagram: &[u8]) {
         self.socket.send_to(datagram, self.server.unwrap()).unwrap();
+    }
+
+    /// Forgets the server, as a browser does that restarts ICE with another one: the next connection has
+    /// new credentials and keys.
+    pub fn restart(&mut self, name: &str) {
+        self.ufrag = format!("{name}ufrag");
+        self.pwd = format!("{name}-password-of-enough-length");
+        self.server = None;
+        self.dtls = None;
+        self.out = None;
+        self.rtp_in = None;
+        self.rtcp_in = None;
     }
 
     /// Moves to a new port; nothing is told to the server.

@@ -16,6 +16,7 @@ fn request(identity: &str) -> Reserve {
         ttl: SECOND * 10,
         takes_a_place: true,
         token_issued_at_ms: 1_000,
+        handover: None,
     }
 }
 
@@ -24,6 +25,7 @@ fn reserve(stage: &mut Stage, request: Reserve) -> Result<(), Code> {
     stage
         .hall
         .reserve(&name, request, stage.now)
+        .map(|may_resume| assert!(!may_resume))
         .map_err(|error| error.code)
 }
 
