@@ -337,6 +337,8 @@ async fn first_words(session: &mut Session) -> Result<Vec<WorkerFrame>, (Vec<Wor
         match tokio::time::timeout(wait, session.from_worker.recv()).await {
             // Slow, but there: the client waits for its first message on its own terms.
             Err(_) => return Ok(first),
+            // It asks for something instead, which the client hears on its socket.
+            Ok(None) if !session.orders.is_empty() => return Ok(first),
             Ok(None) => {
                 return Err((
                     first,

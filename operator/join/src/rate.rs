@@ -1,9 +1,9 @@
-//! A token bucket for the messages of one connection.
+//! A token bucket.
 
 use std::time::Instant;
 
 /// Allows `per_second` in the long run and `burst` at once.
-pub(crate) struct Bucket {
+pub struct Bucket {
     per_second: f64,
     burst: f64,
     level: f64,
@@ -11,7 +11,8 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    pub(crate) fn new(per_second: u32, burst: u32, now: Instant) -> Bucket {
+    /// A full one.
+    pub fn new(per_second: u32, burst: u32, now: Instant) -> Bucket {
         Bucket {
             per_second: f64::from(per_second),
             burst: f64::from(burst),
@@ -21,7 +22,7 @@ impl Bucket {
     }
 
     /// Takes one; false = none left.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    pub fn take(&mut self, now: Instant) -> bool {
         let refill = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
         self.level = (self.level + refill).min(self.burst);
         self.at = now;

@@ -39,7 +39,7 @@ const LEAVE_KEY: &[u8] = &[0x42];
 const ROOM_MOVED_KEY: &[u8] = &[0xc2, 0x01];
 
 /// Is this encoded SignalRequest or SignalResponse a Leave? (The field's number is 8 in both.)
-pub(crate) fn is_leave(bytes: &[u8]) -> bool {
+pub fn is_leave(bytes: &[u8]) -> bool {
     bytes.starts_with(LEAVE_KEY)
 }
 

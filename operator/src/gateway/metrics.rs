@@ -13,7 +13,8 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use plenum_join::{Direction, Observer};
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 /// Every figure of a gateway.
@@ -32,6 +33,11 @@ pub(crate) struct Metrics {
     pub(crate) live_api_requests: IntCounterVec,
     /// By `ok` or a catalogue code.
     pub(crate) route_lookups: IntCounterVec,
+    /// Meetings whose hub this gateway follows.
+    pub(crate) hub_streams: IntGauge,
+    moves: IntCounterVec,
+    move_duration: HistogramVec,
+    commands: IntCounterVec,
 }
 
 impl Metrics {
@@ -88,6 +94,30 @@ impl Metrics {
                 "Look-ups of a room's worker, by outcome (ok or an error code).",
                 &["code"],
             )?,
+            hub_streams: IntGauge::new(
+                "plenum_gateway_hub_streams",
+                "Meetings whose hub this gateway follows.",
+            )?,
+            moves: counters(
+                "moves_total",
+                "Moves of clients between rooms, by way (same_worker, takeover, reconnect) and outcome (ok or an error code).",
+                &["way", "code"],
+            )?,
+            move_duration: HistogramVec::new(
+                HistogramOpts::new(
+                    "plenum_gateway_move_duration_seconds",
+                    "Time from the decision to move a client until it is in the other room, or is sent to another worker.",
+                )
+                .buckets(vec![
+                    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+                ]),
+                &["way"],
+            )?,
+            commands: counters(
+                "commands_total",
+                "Requests of clients on the reserved data topic, by command and outcome (ok or an error code).",
+                &["command", "code"],
+            )?,
         };
         for collector in [
             Box::new(messages) as Box<dyn prometheus::core::Collector>,
@@ -98,10 +128,30 @@ impl Metrics {
             Box::new(metrics.tokens_minted.clone()),
             Box::new(metrics.live_api_requests.clone()),
             Box::new(metrics.route_lookups.clone()),
+            Box::new(metrics.hub_streams.clone()),
+            Box::new(metrics.moves.clone()),
+            Box::new(metrics.move_duration.clone()),
+            Box::new(metrics.commands.clone()),
         ] {
             metrics.registry.register(collector)?;
         }
         Ok(Arc::new(metrics))
+    }
+
+    /// A client moved, or could not. `way` is same_worker, takeover or reconnect; `outcome` is ok or
+    /// a catalogue code.
+    pub(crate) fn moved(&self, way: &str, outcome: &str, took: Duration) {
+        self.moves.with_label_values(&[way, outcome]).inc();
+        if outcome == "ok" {
+            self.move_duration
+                .with_label_values(&[way])
+                .observe(took.as_secs_f64());
+        }
+    }
+
+    /// A request of a client was answered. `kind` is one of the protocol's commands, or unreadable.
+    pub(crate) fn command(&self, kind: &str, outcome: &str) {
+        self.commands.with_label_values(&[kind, outcome]).inc();
     }
 
     fn text(&self) -> Vec<u8> {
@@ -174,6 +224,9 @@ mod tests {
             .with_label_values(&["get", "participants", "200"])
             .inc();
         metrics.route_lookups.with_label_values(&["ok"]).inc();
+        metrics.moved("same_worker", "ok", Duration::from_millis(30));
+        metrics.moved("reconnect", "MeetingFull", Duration::from_millis(30));
+        metrics.command("raiseHand", "ok");
         let text = String::from_utf8(metrics.text()).unwrap();
         for line in [
             "# HELP plenum_gateway_clients ",
@@ -182,6 +235,10 @@ mod tests {
             "plenum_gateway_signal_bytes_total{direction=\"up\"} 7",
             "plenum_gateway_tokens_minted_total{role=\"host\",via=\"page\"} 1",
             "plenum_gateway_route_lookups_total{code=\"ok\"} 1",
+            "plenum_gateway_hub_streams 0",
+            "plenum_gateway_moves_total{code=\"MeetingFull\",way=\"reconnect\"} 1",
+            "plenum_gateway_move_duration_seconds_count{way=\"same_worker\"} 1",
+            "plenum_gateway_commands_total{code=\"ok\",command=\"raiseHand\"} 1",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

@@ -47,6 +47,44 @@ pub(crate) async fn mint(
     Ok(plenum_token::sign(&claims, &key.key, &key.secret)?)
 }
 
+/// How a listener's identity ends: its own, so that it takes nobody's place.
+const LISTENER: &str = "~listen";
+/// A listener's token is for joining now; a live session is given fresh ones.
+const LISTENER_TTL_SECONDS: u64 = 600;
+/// Bytes of an identity.
+const MAX_IDENTITY: usize = 128;
+
+/// A signed token to see and hear `room` unseen, for `identity`, which is a host.
+pub(crate) async fn listener_token(
+    keys: &Keys,
+    meeting: &Meeting,
+    room: &str,
+    identity: &str,
+    name: &str,
+    now: u64,
+) -> Result<String, PublicError> {
+    let key = keys.of_meeting(meeting).await?;
+    let mut end = identity.len().min(MAX_IDENTITY - LISTENER.len());
+    while !identity.is_char_boundary(end) {
+        end -= 1;
+    }
+    let identity = format!("{}{LISTENER}", &identity[..end]);
+    let plain = Claims::for_participant(&identity, room, Role::Viewer, now, LISTENER_TTL_SECONDS);
+    let claims = Claims {
+        name: name.to_owned(),
+        video: VideoGrant {
+            hidden: true,
+            can_publish: Some(false),
+            can_publish_data: Some(false),
+            can_update_own_metadata: Some(false),
+            can_subscribe: Some(true),
+            ..plain.video.clone()
+        },
+        ..plain
+    };
+    Ok(plenum_token::sign(&claims, &key.key, &key.secret)?)
+}
+
 /// What `role` may do in `meeting`.
 fn grant(meeting: &Meeting, role: Role, room: &str) -> VideoGrant {
     let grant = role.grant(room);
@@ -96,6 +134,18 @@ pub(crate) fn random_suffix() -> Option<String> {
             .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
             .collect(),
     )
+}
+
+/// A number nobody can guess, or the time where there is no such source.
+pub(crate) fn random_number() -> u64 {
+    let mut bytes = [0u8; 8];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map(|since| since.as_secs())
+            .unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]

@@ -159,6 +159,12 @@ where
         let key = (object.namespace().unwrap_or_default(), object.name_any());
         self.change(|objects| drop(objects.insert(key, Arc::new(object))));
     }
+
+    /// Takes an object out by hand.
+    #[cfg(test)]
+    pub(crate) fn remove(&self, namespace: &str, name: &str) {
+        self.change(|objects| drop(objects.remove(&(namespace.to_owned(), name.to_owned()))));
+    }
 }
 
 fn key_of<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> Key {

@@ -9,7 +9,11 @@
 //! # Access it needs
 //!
 //! Cluster-wide (ClusterRole):
-//! - `plenum.dev`: `meetings`, `breakoutrooms`: get, list, watch
+//! - `plenum.dev`: `meetings`: get, list, watch; `meetings/status`: patch (what hosts decide, in
+//!   `status.session`)
+//! - `plenum.dev`: `breakoutrooms`: get, list, watch, create, delete (rooms made in a meeting; with
+//!   the admission plugin OwnerReferencesPermissionEnforcement nothing more is needed, since the
+//!   owner reference does not block the owner's deletion)
 //! - `authorization.k8s.io`: `subjectaccessreviews`: create
 //!
 //! In its own namespace and each of `--worker-namespaces` (Role; cluster-wide with `*`):
@@ -28,15 +32,19 @@
 //!
 //! And for people: `live.plenum.dev`: `participants`: get, list, delete; `meetings/token`: create.
 
+mod client_session;
 mod keys;
 mod live_api;
 mod material;
+mod meetings;
 mod metrics;
 mod mint;
 mod mirror;
 mod page;
 mod rooms;
 mod route;
+#[cfg(test)]
+mod testing;
 mod workers;
 
 use std::net::SocketAddr;
@@ -57,6 +65,7 @@ use tokio::sync::watch;
 use keys::Keys;
 use live_api::LiveApi;
 use material::{ApiKey, Certificates, FrontProxy, watch_one};
+use meetings::{Meetings, Reach};
 use metrics::Metrics;
 use mirror::Mirror;
 use page::Page;
@@ -222,9 +231,14 @@ pub async fn run(args: GatewayArgs) -> Result<(), GatewayError> {
         guests: page::GuestLimit::default(),
     };
     let rooms = ClusterRooms {
-        routes: routes.clone(),
-        workers: workers.clone(),
-        keys: keys.clone(),
+        meetings: Meetings::new(Reach {
+            routes: routes.clone(),
+            workers: workers.clone(),
+            keys: keys.clone(),
+            metrics: metrics.clone(),
+            client: client.clone(),
+            links: links.clone(),
+        }),
     };
     let config = JoinConfig {
         allowed_origins: args.allowed_origins.clone(),

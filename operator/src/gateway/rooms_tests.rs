@@ -1,218 +1,31 @@
-//! Sessions against a worker's contract, over real mutual TLS.
+//! Joins against a worker's contract, over real mutual TLS.
 
-use std::sync::Mutex;
-
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use k8s_openapi::jiff::Timestamp;
-use plenum_crds::{Assignment, MeetingSpec, MeetingStatus};
-use plenum_worker_api::v1::signal_server::{Signal, SignalServer};
+use plenum_crds::MeetingSpec;
+use plenum_join::Order;
 use plenum_worker_api::v1::*;
-use tokio::sync::watch;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
-use tonic::{Request, Response, Status, Streaming};
 
-use super::super::material::{ApiKey, Certificates};
-use super::super::metrics::Metrics;
-use super::super::mirror::Mirror;
+use super::super::testing::{PATIENCE, World, authority, resume, start};
 use super::*;
-use crate::pki::{Authority, GATEWAY, WORKER};
 
-/// A worker that knows its room only from the second question on.
-#[derive(Default)]
-struct Worker {
-    asked: Mutex<u32>,
-    started: Mutex<Vec<Start>>,
-}
+const MAIN: &str = "demo/standup";
+const RED: &str = "demo/standup/red";
 
-struct Service(Arc<Worker>);
-
-#[tonic::async_trait]
-impl Signal for Service {
-    type SessionStream = ReceiverStream<Result<WorkerFrame, Status>>;
-
-    async fn session(
-        &self,
-        request: Request<Streaming<ClientFrame>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
-        let mut frames = request.into_inner();
-        let Some(ClientFrame {
-            seq: 1,
-            frame: Some(client_frame::Frame::Start(start)),
-        }) = frames.message().await?
-        else {
-            return Err(Status::invalid_argument("no Start"));
-        };
-        self.0.started.lock().unwrap().push(start);
-        let (sender, receiver) = mpsc::channel(8);
-        tokio::spawn(async move {
-            // Says everything back, and hangs up on Hangup.
-            while let Ok(Some(frame)) = frames.message().await {
-                let answer = match frame.frame {
-                    Some(client_frame::Frame::Request(bytes)) => worker_frame::Frame::Response(bytes),
-                    _ => worker_frame::Frame::Closed(Closed::default()),
-                };
-                let _ = sender
-                    .send(Ok(WorkerFrame {
-                        seq: frame.seq,
-                        frame: Some(answer),
-                    }))
-                    .await;
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(receiver)))
-    }
-
-    async fn check(&self, request: Request<Start>) -> Result<Response<CheckResponse>, Status> {
-        let mut asked = self.0.asked.lock().unwrap();
-        *asked += 1;
-        let code = match (request.into_inner().identity.as_str(), *asked) {
-            ("locked-out", _) => "MeetingLocked",
-            (_, 1) => "RoomNotFound",
-            _ => "",
-        };
-        Ok(Response::new(CheckResponse {
-            code: code.into(),
-            detail: String::new(),
-        }))
-    }
-
-    async fn list_participants(
-        &self,
-        _: Request<ListParticipantsRequest>,
-    ) -> Result<Response<ListParticipantsResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn remove_participant(
-        &self,
-        _: Request<RemoveParticipantRequest>,
-    ) -> Result<Response<RemoveParticipantResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn moderate(&self, _: Request<ModerateRequest>) -> Result<Response<ModerateResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn reserve(&self, _: Request<ReserveRequest>) -> Result<Response<ReserveResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    type MeetingStream = ReceiverStream<Result<MeetingDown, Status>>;
-
-    async fn meeting(
-        &self,
-        _: Request<Streaming<MeetingUp>>,
-    ) -> Result<Response<Self::MeetingStream>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
-
-/// A worker under `trusted`, and the rooms of a gateway whose certificate `own` signed.
-async fn world(trusted: &Authority, own: &Authority) -> (Arc<Worker>, ClusterRooms) {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let now = Timestamp::now();
-    let leaf = trusted.server(vec![WORKER.into()], now).unwrap();
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(&leaf.certificate, &leaf.key))
-        .client_ca_root(Certificate::from_pem(trusted.certificate()));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let worker = Arc::new(Worker::default());
-    let incoming = tonic::transport::server::TcpIncoming::from(listener);
-    tokio::spawn(
-        Server::builder()
-            .tls_config(tls)
-            .unwrap()
-            .add_service(SignalServer::new(Service(worker.clone())))
-            .serve_with_incoming(incoming),
-    );
-
-    let client = own.client(GATEWAY, now).unwrap();
-    let certificates = Certificates {
-        client_certificate: client.certificate,
-        client_key: client.key,
-        authority: trusted.certificate().to_owned(),
-        live_certificate: String::new(),
-        live_key: String::new(),
-    };
-    let routes = Arc::new(Routes {
-        meetings: Mirror::new(),
-        breakouts: Mirror::new(),
-        pods: Mirror::new(),
-        metrics: Metrics::new().unwrap(),
-        waited: Mutex::default(),
-    });
-    let mut pod = Pod {
-        status: Some(PodStatus {
-            pod_ip: Some("127.0.0.1".into()),
-            ..PodStatus::default()
-        }),
-        ..Pod::default()
-    };
-    pod.metadata.name = Some("w1".into());
-    pod.metadata.namespace = Some("plenum".into());
-    pod.metadata.uid = Some("uid-1".into());
-    routes.pods.put(pod);
-    put_meeting(&routes, "uid-1");
-
-    let key = ApiKey {
-        key: "k".into(),
-        secret: "s".repeat(32),
-    };
-    let offline = kube::Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-    let keys = Arc::new(Keys::new(offline, watch::channel(Some(Arc::new(key))).1));
-    let workers = Arc::new(Workers::on_port(
-        watch::channel(Some(Arc::new(certificates))).1,
-        port,
-    ));
-    (
-        worker,
-        ClusterRooms {
-            routes,
-            workers,
-            keys,
-        },
-    )
-}
-
-fn put_meeting(routes: &Routes, worker_uid: &str) {
-    let mut meeting = Meeting::new("standup", MeetingSpec::default());
-    meeting.metadata.namespace = Some("demo".into());
-    meeting.status = Some(MeetingStatus {
-        assignment: Some(Assignment {
-            worker: "w1".into(),
-            worker_uid: worker_uid.into(),
-            worker_namespace: "plenum".into(),
-            epoch: 7,
-        }),
-        ..MeetingStatus::default()
-    });
-    routes.meetings.put(meeting);
-}
-
-fn authority() -> Authority {
-    let (certificate, key) = Authority::generate(Timestamp::now()).unwrap();
-    Authority::load(&certificate, &key).unwrap()
-}
-
-fn start(identity: &str) -> Start {
-    Start {
-        room: "demo/standup".into(),
-        identity: identity.into(),
-        role: "host".into(),
-        ..Start::default()
-    }
+fn alice() -> Start {
+    start(MAIN, "alice", Role::Participant)
 }
 
 #[tokio::test]
 async fn a_session_carries_the_epoch_and_frames_both_ways() {
-    let authority = authority();
-    let (worker, rooms) = world(&authority, &authority).await;
+    let world = World::new().await;
     // The first answer is "no such room": waited out, since the object says otherwise.
-    rooms.check(&start("alice")).await.unwrap();
-    assert_eq!(*worker.asked.lock().unwrap(), 2);
-    let mut session = rooms.enter(start("alice")).await.unwrap();
+    world.workers[0]
+        .checks
+        .lock()
+        .unwrap()
+        .push_back(Code::RoomNotFound);
+    world.rooms.check(&alice()).await.unwrap();
+    assert_eq!(*world.workers[0].asked.lock().unwrap(), 2);
+    let (mut session, probe) = world.join(alice(), 0).await;
     let frame = |seq, frame| ClientFrame {
         seq,
         frame: Some(frame),
@@ -228,74 +41,220 @@ async fn a_session_carries_the_epoch_and_frames_both_ways() {
         (2, Some(worker_frame::Frame::Response(b"hi".to_vec())))
     );
     let hangup = client_frame::Frame::Hangup(Hangup { may_resume: false });
-    session.to_worker.send(frame(3, hangup)).await.unwrap();
-    assert!(matches!(
-        session.from_worker.recv().await.unwrap().frame,
-        Some(worker_frame::Frame::Closed(_))
-    ));
+    session.to_worker.send(frame(3, hangup.clone())).await.unwrap();
+    let mut probe = probe;
+    assert!(matches!(probe.frame().await, client_frame::Frame::Request(_)));
+    assert_eq!(probe.frame().await, hangup);
+    assert_eq!(probe.start.epoch, 7);
+}
+
+#[tokio::test]
+async fn the_workers_last_word_reaches_the_client() {
+    let world = World::new().await;
+    let (mut session, probe) = world.join(alice(), 0).await;
+    probe.close(Code::ParticipantRemoved).await;
+    let last = session.from_worker.recv().await.unwrap();
+    assert!(matches!(last.frame, Some(worker_frame::Frame::Closed(_))));
     assert!(session.from_worker.recv().await.is_none());
-    assert_eq!(worker.started.lock().unwrap()[0].epoch, 7);
+    assert!(session.orders.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn a_socket_that_broke_leaves_the_session_to_be_resumed() {
+    let world = World::new().await;
+    let (session, mut probe) = world.join(alice(), 0).await;
+    let hangup = client_frame::Frame::Hangup(Hangup { may_resume: true });
+    session
+        .to_worker
+        .send(ClientFrame {
+            seq: 2,
+            frame: Some(hangup.clone()),
+        })
+        .await
+        .unwrap();
+    assert_eq!(probe.frame().await, hangup);
+    // At another gateway.
+    let again = world.gateway();
+    let returning = resume(MAIN, "alice", Role::Participant);
+    again.check(&returning).await.unwrap();
+    let (_session, probe) = super::super::testing::enter(&again, &world.workers[0], returning.clone()).await;
+    assert_eq!(probe.start.join_request, returning.join_request);
 }
 
 #[tokio::test]
 async fn a_final_refusal_is_not_waited_out() {
-    let authority = authority();
-    let (_worker, rooms) = world(&authority, &authority).await;
-    let began = Instant::now();
-    assert_eq!(
-        rooms.check(&start("locked-out")).await.unwrap_err().code,
-        Code::MeetingLocked
-    );
-    assert!(began.elapsed() < Duration::from_secs(2));
+    let world = World::new().await;
+    world.workers[0].refuse(MAIN, Code::MeetingLocked);
+    let refused = world.rooms.check(&alice()).await.unwrap_err();
+    assert_eq!(refused.code, Code::MeetingLocked);
+    assert_eq!(*world.workers[0].asked.lock().unwrap(), 1);
 }
 
 #[tokio::test]
 async fn a_gateway_of_another_authority_is_turned_away() {
-    let (worker, rooms) = world(&authority(), &authority()).await;
-    let refused = rooms.enter(start("alice")).await.err().unwrap();
+    let world = World::trusting(&authority(), &authority()).await;
+    let refused = world.rooms.enter(alice()).await.err().unwrap();
     assert_eq!(refused.code, Code::WorkerUnreachable);
-    assert!(worker.started.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_pod_of_the_same_name_is_another_worker() {
-    let authority = authority();
-    let (_worker, rooms) = world(&authority, &authority).await;
-    put_meeting(&rooms.routes, "uid-of-its-predecessor");
-    assert_eq!(
-        rooms.routes.lookup("demo/standup").unwrap_err().code,
-        Code::MeetingNotReady
-    );
-    assert_eq!(
-        rooms.routes.lookup("demo/standup/red").unwrap_err().code,
-        Code::RoomNotFound
-    );
-    assert_eq!(
-        rooms.routes.lookup("other/standup").unwrap_err().code,
-        Code::MeetingNotFound
-    );
+    let world = World::new().await;
+    world.put_meeting("uid-of-its-predecessor", |_| {});
+    let routes = world.routes();
+    let code = |room: &str| routes.lookup(room).unwrap_err().code;
+    assert_eq!(code(MAIN), Code::MeetingNotReady);
+    assert_eq!(code(RED), Code::RoomNotFound);
+    assert_eq!(code("other/standup"), Code::MeetingNotFound);
     for name in ["", "x", "/", "a//b", "demo/standup/", "demo/standup/red/x"] {
-        assert_eq!(
-            rooms.routes.lookup(name).unwrap_err().code,
-            Code::MeetingNotFound,
-            "{name}"
-        );
+        assert_eq!(code(name), Code::MeetingNotFound, "{name}");
     }
 }
 
 #[tokio::test]
+async fn a_closed_room_is_told_from_one_that_is_not_placed_yet() {
+    let world = World::new().await;
+    let code = |world: &World| world.routes().lookup(RED).map_err(|error| error.code);
+    world.put_room("red", 0, |room| room.status = None);
+    assert_eq!(code(&world), Err(Code::MeetingNotReady));
+    world.put_room("red", 0, |room| {
+        room.status = None;
+        room.spec.open = false;
+    });
+    assert_eq!(code(&world), Err(Code::RoomClosed));
+    // While its people are still in it, it has a worker.
+    world.put_room("red", 1, |room| room.spec.open = false);
+    assert_eq!(code(&world).unwrap().worker.uid, "uid-1");
+}
+
+#[tokio::test]
 async fn a_key_is_good_for_its_own_meetings_alone() {
-    let authority = authority();
-    let (_worker, rooms) = world(&authority, &authority).await;
-    assert!(rooms.api_secret("k", "demo/standup").await.is_some());
-    assert!(rooms.api_secret("other", "demo/standup").await.is_none());
+    let world = World::new().await;
+    assert!(world.rooms.api_secret("k", MAIN).await.is_some());
+    assert!(world.rooms.api_secret("other", MAIN).await.is_none());
     let spec = MeetingSpec {
         key_secret_ref: Some(plenum_crds::SecretRef { name: "own".into() }),
         ..MeetingSpec::default()
     };
     let mut meeting = Meeting::new("private", spec);
     meeting.metadata.namespace = Some("demo".into());
-    rooms.routes.meetings.put(meeting);
+    world.routes().meetings.put(meeting);
     // The Secret cannot be read here, and the installation's key does not stand in for it.
-    assert!(rooms.api_secret("k", "demo/private").await.is_none());
+    assert!(world.rooms.api_secret("k", "demo/private").await.is_none());
+}
+
+#[tokio::test]
+async fn newcomers_go_where_they_belong_and_to_the_main_room_where_that_is_full() {
+    let world = World::new().await;
+    world.put_room("red", 1, |room| room.spec.participants = vec!["alice".into()]);
+    world.rooms.check(&alice()).await.unwrap();
+    let (session, probe) = world.join(alice(), 1).await;
+    assert_eq!((session.room.as_str(), probe.start.room.as_str()), (RED, RED));
+    assert_eq!(probe.start.epoch, 5);
+    // Whom nobody said anything about goes where the token leads.
+    let (session, _probe) = world.join(start(RED, "bob", Role::Participant), 1).await;
+    assert_eq!(session.room, RED);
+    let (session, _probe) = world.join(start(MAIN, "bob", Role::Participant), 0).await;
+    assert_eq!(session.room, MAIN);
+
+    world.workers[1].refuse(RED, Code::MeetingFull);
+    for (identity, room) in [("alice", MAIN), ("bob", RED)] {
+        let newcomer = start(room, identity, Role::Participant);
+        world.rooms.check(&newcomer).await.unwrap();
+        let (session, mut probe) = world.join(newcomer, 0).await;
+        assert_eq!((session.room.as_str(), probe.start.room.as_str()), (MAIN, MAIN));
+        let failed = probe.notice("move-failed").await;
+        assert_eq!(
+            (&failed["to"], &failed["code"]),
+            (&"red".into(), &"MeetingFull".into())
+        );
+        assert!(failed.get("landed").is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_room_that_closed_lets_nobody_in_and_one_that_never_was_is_not_found() {
+    let world = World::new().await;
+    world.put_room("red", 1, |room| room.spec.open = false);
+    let newcomer = start(RED, "bob", Role::Participant);
+    world.rooms.check(&newcomer).await.unwrap();
+    let (session, _probe) = world.join(newcomer, 0).await;
+    assert_eq!(session.room, MAIN);
+    let stranger = start("demo/standup/blue", "bob", Role::Participant);
+    assert_eq!(
+        world.rooms.check(&stranger).await.unwrap_err().code,
+        Code::RoomNotFound
+    );
+    assert_eq!(
+        world.rooms.enter(stranger).await.err().unwrap().code,
+        Code::RoomNotFound
+    );
+    // A room that was there a moment ago has people on their way back to it.
+    world.routes().breakouts.remove("demo", "red");
+    super::super::meetings::plans::refresh(&world.rooms.meetings);
+    let (session, _probe) = world.join(start(RED, "cid", Role::Participant), 0).await;
+    assert_eq!(session.room, MAIN);
+}
+
+#[tokio::test]
+async fn who_comes_back_to_a_closed_room_is_sent_to_the_main_room() {
+    let world = World::new().await;
+    let returning = resume(RED, "alice", Role::Participant);
+    world.put_room("red", 1, |room| {
+        room.spec.open = false;
+        room.status = None;
+    });
+    let cases: [(&str, fn(&World)); 2] = [
+        ("by the objects", |_| {}),
+        ("by the worker", |world| {
+            world.put_room("red", 1, |_| {});
+            world.workers[1].refuse(RED, Code::RoomClosed);
+        }),
+    ];
+    for (case, prepare) in cases {
+        prepare(&world);
+        world.rooms.check(&returning).await.unwrap();
+        let mut session = world.rooms.enter(returning.clone()).await.unwrap();
+        let order = tokio::time::timeout(PATIENCE, session.orders.recv())
+            .await
+            .unwrap();
+        let main = Order::Elsewhere {
+            room: MAIN.into(),
+            may_resume: false,
+        };
+        assert_eq!(order, Some(main), "{case}");
+        assert!(session.from_worker.recv().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn listeners_and_programs_go_where_their_tokens_say() {
+    let world = World::new().await;
+    world.put_room("red", 1, |room| {
+        room.spec.participants = vec!["alice~listen".into(), "robot".into()];
+    });
+    let grant = VideoGrant {
+        hidden: true,
+        ..Role::Viewer.grant(MAIN)
+    };
+    let unseen = Start {
+        video_grant_json: serde_json::to_string(&grant).unwrap(),
+        ..start(MAIN, "alice~listen", Role::Viewer)
+    };
+    let program = Start {
+        kind: "agent".into(),
+        ..start(MAIN, "robot", Role::Participant)
+    };
+    for one in [unseen, program] {
+        let (session, _probe) = world.join(one, 0).await;
+        assert_eq!(session.room, MAIN);
+    }
+    // Nor are they at home in the main room.
+    world.workers[1].refuse(RED, Code::RoomClosed);
+    let mut unseen = start(RED, "alice~listen", Role::Viewer);
+    unseen.video_grant_json = serde_json::to_string(&grant).unwrap();
+    assert_eq!(
+        world.rooms.check(&unseen).await.unwrap_err().code,
+        Code::RoomClosed
+    );
 }

@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource as _, ResourceExt as _};
+use plenum_breakout::effective;
 use plenum_crds::{Assignment, BreakoutRoom, Meeting};
 use plenum_errors::{Code, PublicError};
 use tokio::sync::watch;
 
+use super::meetings::now_ms;
 use super::metrics::Metrics;
 use super::mirror::Mirror;
 
@@ -215,13 +217,18 @@ impl Routes {
             .get(name.namespace, breakout)
             .filter(|room| room.spec.meeting_ref.name == name.meeting)
             .ok_or_else(|| PublicError::new(Code::RoomNotFound, room))?;
-        if room.meta().deletion_timestamp.is_some() || !room.spec.open {
-            return Err(PublicError::new(
-                Code::RoomNotFound,
-                "the breakout room is closed",
-            ));
+        let closed = || PublicError::new(Code::RoomClosed, "the breakout room is closed");
+        if room.meta().deletion_timestamp.is_some() {
+            return Err(closed());
         }
+        let decided = status.and_then(|status| status.session.as_ref());
+        let wanted = effective(&room, decided.and_then(|session| session.breakouts.as_ref()));
         let status = room.status.as_ref();
+        // A room whose time is over keeps its worker until its people have left.
+        let over = !wanted.open || wanted.closes_at_ms.is_some_and(|at| at <= now_ms());
+        if over && status.is_none_or(|status| status.assignment.is_none()) {
+            return Err(closed());
+        }
         let conditions = status
             .map(|status| status.conditions.as_slice())
             .unwrap_or_default();

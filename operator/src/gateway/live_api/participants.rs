@@ -11,13 +11,14 @@ use std::time::Duration;
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use livekit_protocol as proto;
-use plenum_worker_api::v1::{ListParticipantsRequest, ParticipantEntry, RemoveParticipantRequest};
+use plenum_worker_api::v1::{ParticipantEntry, RemoveParticipantRequest};
 use prost::Message as _;
 use serde_json::{Value, json};
 
 use super::selector::Selector;
 use super::status::Refusal;
 use super::{GROUP, LiveApi, VERSION};
+use crate::gateway::meetings::people;
 use crate::gateway::route::RoomName;
 use crate::gateway::workers::refused;
 
@@ -56,16 +57,7 @@ impl LiveApi {
             .routes
             .workers_of(namespace)
             .into_iter()
-            .map(|worker| async move {
-                let lease = self.workers.lease(&worker)?;
-                let mut client = lease.client.clone();
-                let call = client.list_participants(ListParticipantsRequest { room: String::new() });
-                match tokio::time::timeout(CALL_TIMEOUT, call).await {
-                    Ok(Ok(answer)) => Ok(answer.into_inner().participants),
-                    Ok(Err(status)) => Err(refused(&status)),
-                    Err(_) => Err(plenum_errors::Code::WorkerUnreachable.into()),
-                }
-            });
+            .map(|worker| async move { people::list(&self.workers, &worker, "").await });
         let mut found = Vec::new();
         for answer in join_all(asked).await {
             match answer {

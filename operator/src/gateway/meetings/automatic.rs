@@ -1,0 +1,99 @@
+//! In mode `automatic`: places for people without one.
+//!
+//! Owns when this gateway writes them. Invariants: each gateway places its own clients, many at
+//! once; who has a place, or a say of their own, is left alone.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plenum_breakout::{Plan, Scene, Wish, auto_assign};
+use plenum_crds::SessionDecisions;
+use plenum_protocol::Mode;
+use plenum_token::Role;
+use tokio::sync::watch;
+
+use super::plans::View;
+use super::{Reach, Shared, desk, lock, now_ms, objects};
+use crate::gateway::mint::random_number;
+
+/// Those who come within this are placed together.
+const GATHER: Duration = Duration::from_millis(300);
+
+/// Places people for as long as the meeting has clients here.
+pub(super) async fn run(meeting: Arc<Shared>, reach: Reach, mut ends: watch::Receiver<()>) {
+    let mut views = meeting.views();
+    let mut clients = meeting.clients_changed();
+    loop {
+        tokio::select! {
+            _ = ends.changed() => return,
+            changed = views.changed() => if changed.is_err() { return },
+            changed = clients.changed() => if changed.is_err() { return },
+        }
+        if without_place(&meeting, &meeting.view()).is_empty() {
+            continue;
+        }
+        tokio::select! {
+            _ = ends.changed() => return,
+            () = tokio::time::sleep(GATHER) => {}
+        }
+        views.mark_unchanged();
+        clients.mark_unchanged();
+        if let Err(error) = place(&meeting, &reach).await {
+            tracing::warn!(code = %error.code, meeting = meeting.room(None), "people were not placed");
+        }
+    }
+}
+
+/// Own clients in the main room that nobody said anything about, while there is a room to go to.
+fn without_place(meeting: &Shared, view: &View) -> HashSet<String> {
+    let (plan, now) = (&view.plan, now_ms());
+    if plan.mode != Mode::Automatic || !plan.rooms.iter().any(|room| room.is_open(now)) {
+        return HashSet::new();
+    }
+    lock(&meeting.clients)
+        .values()
+        .filter(|one| one.takes_part && one.role < Role::Cohost && one.room.is_none())
+        .filter(|one| is_free(plan, &one.identity, now))
+        .map(|one| one.identity.clone())
+        .collect()
+}
+
+fn is_free(plan: &Plan, identity: &str, now: i64) -> bool {
+    plan.wish(identity, now) == Wish::NoOpinion && plan.assigned(identity).is_none()
+}
+
+async fn place(meeting: &Shared, reach: &Reach) -> Result<(), plenum_errors::PublicError> {
+    let view = meeting.view();
+    let own = without_place(meeting, &view);
+    if own.is_empty() {
+        return Ok(());
+    }
+    let mut people = desk::roster(&view, reach).await;
+    // The others count where they are; their own gateways place them.
+    people.retain(|one| {
+        own.contains(&one.identity) || one.room.is_some() || !is_free(&view.plan, &one.identity, now_ms())
+    });
+    let (taken, seed) = (HashSet::new(), random_number());
+    objects::write_session(&reach.client, &meeting.namespace, &meeting.name, |fresh| {
+        let rooms = &meeting.view().rooms;
+        let plan = Plan::of(fresh, rooms.iter().map(AsRef::as_ref));
+        let scene = Scene {
+            plan: &plan,
+            meeting: fresh,
+            people: &people,
+            taken: &taken,
+            now: now_ms(),
+            seed,
+        };
+        let Some(breakouts) = auto_assign(&scene)? else {
+            return Ok(None);
+        };
+        let session = fresh.status.as_ref().and_then(|status| status.session.clone());
+        Ok(Some(SessionDecisions {
+            breakouts: Some(breakouts),
+            ..session.unwrap_or_default()
+        }))
+    })
+    .await
+}
