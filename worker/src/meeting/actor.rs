@@ -281,7 +281,7 @@ impl Meetings {
         match frame.frame {
             Some(meeting_up::Frame::Post(post)) => meeting.post(post, now, &mut out),
             Some(meeting_up::Frame::Here(here)) => meeting.here(id, &here, now, &mut out),
-            Some(meeting_up::Frame::Gone(gone)) => meeting.gone(&gone, now, &mut out),
+            Some(meeting_up::Frame::Gone(gone)) => meeting.gone(&gone, now),
             Some(meeting_up::Frame::Attach(_)) | None => out.refuse(Refusal::OutOfPlace),
         }
         self.flush(out);

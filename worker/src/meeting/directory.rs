@@ -1,8 +1,10 @@
 //! Who is where, by which connection, as the gateways say.
 //!
 //! Owns the one place per identity (rule 9 of `docs/breakouts.md`). Within a room the room itself
-//! replaces an older connection; across rooms only the hub sees both. Invariants: one connection (nonce)
-//! per identity; a connection that was superseded never comes back, whoever says it again.
+//! replaces an older connection; across rooms only the hub sees both. Of two connections the one that is
+//! told of later is the newer; but a hub that has just been made is told of all again in no order, and
+//! goes by their names. Invariants: one connection (nonce) per identity; a connection that was superseded
+//! never comes back, whoever says it again.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -49,8 +51,17 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// A client of that gateway is in a room.
-    pub(super) fn here(&mut self, gateway: GatewayId, here: &Here, now: Duration) -> Arrival {
+    /// A client of that gateway is in a room. `again`: told of anew, to a new hub.
+    pub(super) fn here(&mut self, gateway: GatewayId, here: &Here, again: bool, now: Duration) -> Arrival {
+        let present = self.places.get(&here.identity);
+        if let Some(newer) = present.filter(|p| again && p.nonce > here.nonce) {
+            let same_room = newer.room == here.room;
+            self.ended.insert(here.nonce.clone(), now);
+            return Arrival {
+                superseded: (!same_room).then(|| (gateway, here.nonce.clone())),
+                ..Arrival::default()
+            };
+        }
         if self.ended.contains_key(&here.nonce) {
             return Arrival {
                 superseded: Some((gateway, here.nonce.clone())),

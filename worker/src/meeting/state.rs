@@ -6,6 +6,7 @@
 //!   numbers nothing, takes over what gateways have of former hubs, and keeps what is posted.
 //! * Each gateway gets entries with rising numbers; what it had before attaching is not sent again.
 //! * A change of what stands is numbered like everything else, and then told as a whole.
+//! * Who comes back within ten seconds, by whatever connection, has not left: their hand stays up.
 //! * `breakout-room` and `count-down-timer` are the hub's own; everything else is its gateways'.
 
 use std::collections::BTreeMap;
@@ -30,6 +31,9 @@ pub(super) const HELD: usize = 256;
 pub(super) const MAX_SIGNAL: usize = 32 * 1024;
 /// The largest audience: every room's name.
 pub(super) const MAX_AUDIENCE: usize = 16 * 1024;
+/// How long after the end of somebody's connection they may come back by another: a client resumes within
+/// five seconds, and goes to another worker in two.
+pub(super) const LINGER: Duration = Duration::from_secs(10);
 /// How often what is too old is looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
@@ -127,6 +131,8 @@ pub(super) struct Meeting {
     held: Vec<Unnumbered>,
     /// When people who stand on the board without being anywhere are taken off it.
     sweep_at: Option<Duration>,
+    /// People on the board who are nowhere, and until when they may come back.
+    leaving: BTreeMap<String, Duration>,
     tidy_at: Duration,
 }
 
@@ -146,6 +152,7 @@ impl Meeting {
             seed: None,
             held: Vec::new(),
             sweep_at: None,
+            leaving: BTreeMap::new(),
             tidy_at: Duration::ZERO,
         }
     }
@@ -240,7 +247,7 @@ impl Meeting {
 
     /// A client is in a room.
     pub(super) fn here(&mut self, id: GatewayId, here: &Here, now: Now, out: &mut Outbox) {
-        let arrival = self.directory.here(id, here, now.since_start);
+        let arrival = self.directory.here(id, here, !self.settled, now.since_start);
         if let Some((gateway, nonce)) = arrival.superseded
             && self.gateways.contains_key(&gateway)
         {
@@ -253,6 +260,7 @@ impl Meeting {
         if !arrival.counted || !self.settled {
             return;
         }
+        self.leaving.remove(&here.identity);
         self.follow(&here.identity, now, out);
         if arrival.host_came {
             for asking in self.board.help_in(&here.room) {
@@ -262,11 +270,12 @@ impl Meeting {
         self.pump(out);
     }
 
-    /// A client has left the meeting.
-    pub(super) fn gone(&mut self, gone: &Gone, now: Now, out: &mut Outbox) {
-        if self.directory.gone(&gone.identity, &gone.nonce) && self.settled {
-            self.depart(&gone.identity, now, out);
-            self.pump(out);
+    /// A client's connection is over.
+    pub(super) fn gone(&mut self, gone: &Gone, now: Now) {
+        let stands = self.board.hand(&gone.identity).is_some() || self.board.help(&gone.identity).is_some();
+        if self.directory.gone(&gone.identity, &gone.nonce) && self.settled && stands {
+            let until = now.since_start + LINGER;
+            self.leaving.insert(gone.identity.clone(), until);
         }
     }
 
@@ -276,7 +285,14 @@ impl Meeting {
         if !self.settled && self.settles_at.is_some_and(|at| t >= at) {
             self.settle(now, out);
         }
-        let gone = self.directory.expire(t);
+        let mut gone = self.directory.expire(t);
+        self.leaving.retain(|identity, until| {
+            let over = t >= *until;
+            if over {
+                gone.push(identity.clone());
+            }
+            !over
+        });
         if self.settled {
             for identity in gone {
                 self.depart(&identity, now, out);
@@ -284,7 +300,7 @@ impl Meeting {
             if self.sweep_at.is_some_and(|at| t >= at) {
                 self.sweep_at = None;
                 for identity in self.board.people() {
-                    if self.directory.room(&identity).is_none() {
+                    if self.directory.room(&identity).is_none() && !self.leaving.contains_key(&identity) {
                         self.depart(&identity, now, out);
                     }
                 }

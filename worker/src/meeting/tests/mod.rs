@@ -103,7 +103,7 @@ impl Bench {
             identity: identity.into(),
             nonce: nonce.into(),
         };
-        self.run(|hub, now, out| hub.gone(&gone, now, out));
+        self.run(|hub, now, _| hub.gone(&gone, now));
     }
 
     /// What a gateway was sent since the last time.

@@ -1,5 +1,5 @@
 use super::super::directory::GRACE;
-use super::super::state::LISTEN;
+use super::super::state::{LINGER, LISTEN};
 use super::*;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -49,6 +49,9 @@ fn a_hand_follows_its_owner_and_goes_down_when_they_leave() {
     bench.here(A, "bob", "b", "red", "participant");
     assert!(bench.take(A).entries.is_empty());
     bench.gone("bob", "b");
+    bench.pass(LINGER - MILLISECOND);
+    assert!(bench.take(A).entries.is_empty());
+    bench.pass(MILLISECOND);
     let sent = bench.take(A);
     assert_eq!(sent.hands(), []);
     assert!(matches!(
@@ -73,7 +76,10 @@ fn help_ends_with_a_move_a_departure_or_a_host() {
         assert!(bench.take(A).entries.is_empty());
         match end {
             0 => bench.here(A, "bob", "b", "blue", "participant"),
-            1 => bench.gone("bob", "b"),
+            1 => {
+                bench.gone("bob", "b");
+                bench.pass(LINGER);
+            }
             2 => bench.here(A, "alice", "a", "red", "host"),
             3 => bench.here(A, "frank", "f", "red", "cohost"),
             _ => bench.here(A, "carol", "c", "red", "cohost"),
@@ -115,7 +121,52 @@ fn a_newer_connection_in_another_room_supersedes_the_older() {
     bench.pass(GRACE * 2);
     assert_eq!(bench.take(B).hands(), [pair("bob", "red")]);
     bench.gone("bob", "new");
+    bench.pass(LINGER);
     assert_eq!(bench.take(B).hands(), []);
+}
+
+#[test]
+fn who_comes_back_at_once_has_not_left() {
+    let mut bench = Bench::settled();
+    bench.here(A, "bob", "b1", "", "participant");
+    bench.post(&hand("bob", "", true), &Audience::Everyone);
+    bench.post(&help("bob", "", true), &Audience::Hosts);
+    bench.take(A);
+    // The socket broke and came back.
+    bench.gone("bob", "b1");
+    bench.pass(LINGER / 2);
+    bench.here(A, "bob", "b2", "", "participant");
+    bench.pass(LINGER * 2);
+    assert!(bench.take(A).entries.is_empty());
+    // A move to another worker: the old connection ends before the new one begins.
+    bench.gone("bob", "b2");
+    bench.pass(LINGER / 2);
+    bench.here(A, "bob", "b3", "red", "participant");
+    let sent = bench.take(A);
+    assert_eq!((sent.hands(), sent.help()), (vec![pair("bob", "red")], vec![]));
+    bench.pass(LINGER * 2);
+    assert!(bench.take(A).entries.is_empty());
+}
+
+#[test]
+fn a_new_hub_is_told_of_connections_in_no_order() {
+    for (first, second) in [("0001-x", "0002-y"), ("0002-y", "0001-x")] {
+        let mut bench = Bench::new(2);
+        bench.attach(A, Vec::new(), "");
+        bench.attach(B, Vec::new(), "");
+        bench.here(A, "bob", first, "", "participant");
+        bench.here(B, "bob", second, "red", "participant");
+        let told = [bench.take(A).superseded, bench.take(B).superseded];
+        assert_eq!(told.concat(), [pair("bob", "0001-x")]);
+        // In the same room its worker has seen to it, but the older does not come back.
+        bench.here(A, "eve", &format!("{first}e"), "", "participant");
+        bench.here(B, "eve", &format!("{second}e"), "", "participant");
+        let told = [bench.take(A).superseded, bench.take(B).superseded];
+        assert!(told.concat().is_empty());
+        bench.pass(LISTEN);
+        bench.here(B, "eve", "0001-xe", "red", "participant");
+        assert_eq!(bench.take(B).superseded, [pair("eve", "0001-xe")]);
+    }
 }
 
 #[test]
