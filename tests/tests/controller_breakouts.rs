@@ -132,6 +132,47 @@ async fn rooms_live_with_their_meeting() -> Result<(), Failure> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_outlives_the_worker_of_the_main_room() -> Result<(), Failure> {
+    // One room is all that a worker takes, so that they are on two.
+    let mut stage = Stage::with_pool(pool(2, json!({ "capacity": { "meetings": 1 } }))).await?;
+    stage.bring_up("edge-0").await?;
+    stage.plenum("Meeting", "team", "daily", json!({})).await?;
+    stage.wait_ready("Meeting", "team", "daily", "Idle").await?;
+    room(&stage, "one", json!({})).await?;
+    stage
+        .wait_ready("BreakoutRoom", "team", "one", "NoCapacity")
+        .await?;
+    stage.bring_up("edge-1").await?;
+    let before = stage.wait_ready("BreakoutRoom", "team", "one", "Open").await?;
+    assert_eq!(worker_of(&before), "edge-1");
+
+    let pods = dynamic(&stage.admin, "v1", "Pod", Some(NAMESPACE));
+    stage.workers.remove("edge-0");
+    pods.delete("edge-0", &kube::api::DeleteParams::default().grace_period(0))
+        .await?;
+    stage
+        .wait_for("Meeting", "team", "daily", "no worker", |meeting| {
+            meeting.pointer("/status/assignment").is_none()
+        })
+        .await?;
+    stage.bring_up("edge-0").await?;
+    let meeting = stage.wait_ready("Meeting", "team", "daily", "Idle").await?;
+    assert_eq!((worker_of(&meeting).as_str(), epoch_of(&meeting)), ("edge-0", 2));
+    told(&stage, "one", |entry| entry.open).await?;
+    let after = stage.wait_ready("BreakoutRoom", "team", "one", "Open").await?;
+    assert_eq!(
+        after.pointer("/status/assignment"),
+        before.pointer("/status/assignment")
+    );
+    let orders = stage.workers["edge-1"].orders();
+    assert!(
+        !orders.iter().any(|order| matches!(order, Order::Release(..))),
+        "{orders:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_hub_is_told_and_the_newest_word_wins() -> Result<(), Failure> {
     let stage = stage_with_meeting("1m").await?;
     room(
@@ -439,15 +480,15 @@ async fn two_hundred_rooms_at_once_are_spread() -> Result<(), Failure> {
     assert_eq!(told.len(), ROOMS);
     let mut spread: BTreeMap<&str, usize> = BTreeMap::new();
     for (name, worker) in &stage.workers {
-        let breakouts = worker
-            .rooms()
+        let rooms = worker.rooms();
+        let breakouts = rooms
             .keys()
             .filter(|room| room.starts_with("team/daily/"))
             .count();
+        assert!(rooms.len() <= 100, "{name} holds {}", rooms.len());
         assert!(
-            worker.rooms().len() <= 100,
-            "{name} holds {}",
-            worker.rooms().len()
+            rooms.values().all(|epoch| *epoch == 1),
+            "nothing was placed twice: {rooms:?}"
         );
         spread.insert(name, breakouts);
     }

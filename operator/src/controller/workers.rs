@@ -26,6 +26,8 @@ use crate::pki::{self, Leaf};
 const SILENCE: Duration = Duration::from_secs(3);
 /// No call takes longer.
 const CALL: Duration = Duration::from_secs(5);
+/// A report that arrives this soon after an assignment may be older than the assignment.
+const FRESH: Duration = Duration::from_secs(1);
 /// Between two attempts to connect: short, because the first one after a loss tells a dead process
 /// from a slow network.
 const RETRY: Duration = Duration::from_millis(100);
@@ -137,6 +139,8 @@ impl Live {
 
 struct Entry {
     live: Live,
+    /// Rooms that the worker has just accepted.
+    fresh: HashMap<String, Instant>,
     target: watch::Sender<Target>,
     channel: Option<Channel>,
     task: AbortHandle,
@@ -196,6 +200,7 @@ impl Fleet {
             uid,
             Entry {
                 live: Live::new(),
+                fresh: HashMap::new(),
                 target: sender,
                 channel: None,
                 task,
@@ -240,6 +245,7 @@ impl Fleet {
         if let Some(entry) = self.lock().get_mut(uid)
             && let Some(rooms) = &mut entry.live.rooms
         {
+            entry.fresh.insert(name.clone(), Instant::now());
             let report = rooms.entry(name.clone()).or_insert_with(|| RoomReport {
                 name,
                 ..RoomReport::default()
@@ -268,6 +274,7 @@ impl Fleet {
             && let Some(rooms) = &mut entry.live.rooms
         {
             rooms.remove(room);
+            entry.fresh.remove(room);
         }
         Ok(())
     }
@@ -351,17 +358,33 @@ impl Fleet {
             notices.push(Notice::Worker(uid.to_owned()));
         }
         if !report.partial {
-            let rooms: HashMap<String, RoomReport> = report
+            let mut rooms: HashMap<String, RoomReport> = report
                 .rooms
                 .into_iter()
                 .map(|room| (room.name.clone(), room))
                 .collect();
             let before = live.rooms.take().unwrap_or_default();
+            entry.fresh.retain(|_, at| at.elapsed() < FRESH);
+            keep_fresh(&before, &mut rooms, |room| entry.fresh.contains_key(room));
             notices.extend(changed(&before, &rooms).map(Notice::Room));
             live.rooms = Some(rooms);
         }
         drop(entries);
         notices.into_iter().for_each(|notice| self.tell(notice));
+    }
+}
+
+/// A room that the worker accepted a moment ago is on it, though its report was on the way already.
+fn keep_fresh(
+    before: &HashMap<String, RoomReport>,
+    now: &mut HashMap<String, RoomReport>,
+    is_fresh: impl Fn(&str) -> bool,
+) {
+    for (name, told) in before.iter().filter(|(name, _)| is_fresh(name)) {
+        let known = now.get(name).map_or(0, |room| room.epoch);
+        if known < told.epoch {
+            now.insert(name.clone(), told.clone());
+        }
     }
 }
 
@@ -496,5 +519,31 @@ async fn converse(
                 Err(_) => return "removed".to_owned(),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rooms(list: &[(&str, u64, u32)]) -> HashMap<String, RoomReport> {
+        let report = |&(name, epoch, participants): &(&str, u64, u32)| RoomReport {
+            name: name.to_owned(),
+            epoch,
+            participants,
+            ..RoomReport::default()
+        };
+        list.iter()
+            .map(|room| (room.0.to_owned(), report(room)))
+            .collect()
+    }
+
+    #[test]
+    fn a_report_that_was_on_the_way_takes_no_room_away() {
+        let before = rooms(&[("a", 1, 0), ("b", 2, 0), ("c", 1, 5), ("d", 1, 0)]);
+        let mut now = rooms(&[("b", 1, 7), ("d", 1, 3)]);
+        keep_fresh(&before, &mut now, |name| name != "c");
+        // What is not fresh and not reported is gone; what the report knows as well is as it says.
+        assert_eq!(now, rooms(&[("a", 1, 0), ("b", 2, 0), ("d", 1, 3)]));
     }
 }
