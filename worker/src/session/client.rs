@@ -11,6 +11,9 @@ use super::peer::PeerLeg;
 
 /// A client that was asked to offer and didn't is asked again after this.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// That sections were given up can wait for so long: whoever changes rooms is about to be given others,
+/// and one round is enough for both.
+const RELEASE_DELAY: Duration = Duration::from_millis(100);
 /// Sections of a kind up to which new ones are asked for rather than a round waited until released ones
 /// may be used again: whoever changes rooms sees and hears the others a round earlier. Each costs a
 /// few kilobytes in every description.
@@ -27,6 +30,15 @@ pub(crate) struct Wish {
     pub(crate) bound: bool,
 }
 
+/// See [`RELEASE_DELAY`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Released {
+    No,
+    /// In this turn.
+    Now,
+    Since(Instant),
+}
+
 /// A session.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -40,6 +52,8 @@ pub(crate) struct Client {
     pub(crate) wishes: Vec<Wish>,
     /// Sections changed that the client doesn't know of.
     pub(crate) dirty: bool,
+    /// Sections were given up that the client thinks are in use.
+    released: Released,
     /// Asked for sections: how many of each kind, and when.
     asked: Option<(u32, u32, Instant)>,
     /// The first offer was answered.
@@ -76,6 +90,7 @@ impl Client {
             subscriber,
             wishes: Vec::new(),
             dirty: false,
+            released: Released::No,
             asked: None,
             negotiated: false,
             inherited: Vec::new(),
@@ -113,9 +128,40 @@ impl Client {
         self.wishes.iter_mut().find(|w| w.sid == *sid)
     }
 
-    /// The client offered: what it was asked for is settled.
+    /// The client offered: what it was asked for is settled, and the answer says what is in use.
     pub(crate) fn offered(&mut self) {
         self.asked = None;
+        self.described();
+    }
+
+    /// A description of everything is on its way to the client.
+    pub(crate) fn described(&mut self) {
+        self.dirty = false;
+        self.released = Released::No;
+    }
+
+    /// A section was given up.
+    pub(crate) fn release(&mut self) {
+        if self.released == Released::No {
+            self.released = Released::Now;
+        }
+    }
+
+    /// Makes the client `dirty` when the delay of a release is over. True: look again later.
+    pub(crate) fn releasing(&mut self, now: Instant) -> bool {
+        match self.released {
+            Released::No => false,
+            Released::Now => {
+                self.released = Released::Since(now);
+                true
+            }
+            Released::Since(at) if now.saturating_duration_since(at) < RELEASE_DELAY => true,
+            Released::Since(_) => {
+                self.released = Released::No;
+                self.dirty = true;
+                false
+            }
+        }
     }
 
     /// What a single-connection client must be asked for now. `kind_of` is `None` for tracks that aren't
@@ -248,12 +294,21 @@ mod tests {
         assert_eq!(c.need(&audio, now), Some(Need { audios: 0, videos: 0 }));
         assert_eq!(c.need(&audio, now), None);
         c.offered();
+        assert!(!c.releasing(now));
         assert_eq!(
             c.need(&|_| None, now),
             None,
             "a track that isn't live is no reason"
         );
-        c.dirty = true;
+        // One that was given up is told of a little later, unless there is a round before.
+        c.release();
+        assert!(c.releasing(now));
+        assert_eq!(c.need(&|_| None, now), None);
+        assert!(!c.releasing(now + RELEASE_DELAY));
         assert_eq!(c.need(&|_| None, now), Some(Need { audios: 0, videos: 0 }));
+        c.release();
+        c.offered();
+        assert!(!c.releasing(now + RELEASE_DELAY));
+        assert_eq!(c.need(&|_| None, now + RELEASE_DELAY), None);
     }
 }

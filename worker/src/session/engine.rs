@@ -67,6 +67,8 @@ pub(crate) struct Engine {
     next_retry: Instant,
     pub(super) events: Vec<Event>,
     pub(super) unsettled: Vec<SessionId>,
+    /// To be settled at the next tick.
+    releasing: Vec<SessionId>,
     pub(crate) batch: SendBatch,
 }
 
@@ -93,6 +95,7 @@ impl Engine {
             next_retry: now,
             events: Vec::new(),
             unsettled: Vec::new(),
+            releasing: Vec::new(),
             batch: SendBatch::default(),
         }
     }
@@ -316,7 +319,7 @@ impl Engine {
         self.forwarder.unpublish(sid);
         for (id, client) in &mut self.clients {
             if client.receiving().table.unbind(sid) {
-                client.dirty = true;
+                client.release();
                 self.unsettled.push(*id);
             }
             if let Some(wish) = client.wish(sid) {
@@ -350,7 +353,7 @@ impl Engine {
         };
         client.wishes.retain(|w| w.sid != *sid);
         if client.receiving().table.unbind(sid) {
-            client.dirty = true;
+            client.release();
         }
         self.forwarder.unbind(sid, session);
         self.unsettled.push(session);
@@ -536,6 +539,7 @@ impl Engine {
             return;
         }
         self.next_legs = now + LEG_TICK;
+        self.unsettled.append(&mut self.releasing);
         let mut due = Vec::new();
         for (session, client) in &mut self.clients {
             for (leg, peer) in client.legs() {
@@ -567,6 +571,9 @@ impl Engine {
             let Some(client) = self.clients.get_mut(&session) else {
                 continue;
             };
+            if client.releasing(now) {
+                self.releasing.push(session);
+            }
             match client.topology {
                 Topology::Single => {
                     let kind_of = |sid: &TrackSid| live.get(sid).map(|t| t.kind);
