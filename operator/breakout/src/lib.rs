@@ -11,6 +11,8 @@ mod mover;
 mod plan;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod world;
 
 pub use assign::{Person, Space, Spread, spread};
 pub use decide::{Actor, Decision, Present, RoomDraft, Scene, auto_assign, decide, pruned};

@@ -267,7 +267,8 @@ impl Mover {
             }));
         }
         self.blocked.retain(|blocked| blocked.to != self.present);
-        if matches!(&self.state, State::Noticed { to, .. } if *to == self.present) {
+        // What was announced has happened, or is announced anew from where they are now.
+        if moved && matches!(self.state, State::Noticed { .. }) {
             self.state = State::Resting;
         }
         if self.expected.as_ref().is_some_and(|(to, _)| *to == self.present) {

@@ -391,6 +391,19 @@ fn the_worker_may_bring_people_back_by_itself() {
     );
     assert_eq!(alice.deadline(), None);
 
+    // From the main room the move to another one is announced anew.
+    let mut carol = Mover::new("carol", some("a"));
+    let rooms = [deleting(room("a")), room("b")];
+    let moves = vec![goes("carol", Some("b"), None)];
+    assert_eq!(
+        carol.step(NOW, planned(&rooms, moves)),
+        [moving(Some("b"), NOW, false)]
+    );
+    assert_eq!(
+        carol.step(NOW + 3_000, Input::Relocated(None)),
+        [moved(None), moving(Some("b"), NOW + 3_000, false)]
+    );
+
     let mut bob = Mover::new("bob", some("a"));
     bob.step(NOW, planned(&[closed(room("a"))], vec![]));
     assert!(bob.is_going());
