@@ -389,7 +389,7 @@ impl Client {
         self.mover = None;
         self.going = None;
         self.notice = None;
-        self.excused = None;
+        self.excused.clear();
         self.life
     }
 }

@@ -45,7 +45,7 @@ impl World {
             going: None,
             notice: None,
             wished: None,
-            excused: None,
+            excused: BTreeMap::new(),
             since: 0,
             tick_at: 0,
         };

@@ -130,8 +130,8 @@ struct Client {
     notice: Option<(Room, i64)>,
     /// Where they chose to go, and when.
     wished: Option<(Room, i64)>,
-    /// Where they could not go or refused to, last, and what was said by then.
-    excused: Option<(Room, checks::Said)>,
+    /// Where they could not go or refused to, and what was said by then.
+    excused: BTreeMap<Room, checks::Said>,
     since: i64,
     /// The tick that is due next.
     tick_at: i64,
