@@ -139,8 +139,10 @@ impl Live {
 
 struct Entry {
     live: Live,
-    /// Rooms that the worker has just accepted.
-    fresh: HashMap<String, Instant>,
+    /// Its rooms as its last full report says.
+    said: HashMap<String, RoomReport>,
+    /// Rooms that it has just accepted, and under which epoch.
+    fresh: HashMap<String, (Instant, u64)>,
     target: watch::Sender<Target>,
     channel: Option<Channel>,
     task: AbortHandle,
@@ -200,6 +202,7 @@ impl Fleet {
             uid,
             Entry {
                 live: Live::new(),
+                said: HashMap::new(),
                 fresh: HashMap::new(),
                 target: sender,
                 channel: None,
@@ -245,7 +248,7 @@ impl Fleet {
         if let Some(entry) = self.lock().get_mut(uid)
             && let Some(rooms) = &mut entry.live.rooms
         {
-            entry.fresh.insert(name.clone(), Instant::now());
+            entry.fresh.insert(name.clone(), (Instant::now(), epoch));
             let report = rooms.entry(name.clone()).or_insert_with(|| RoomReport {
                 name,
                 ..RoomReport::default()
@@ -274,6 +277,7 @@ impl Fleet {
             && let Some(rooms) = &mut entry.live.rooms
         {
             rooms.remove(room);
+            entry.said.remove(room);
             entry.fresh.remove(room);
         }
         Ok(())
@@ -322,6 +326,8 @@ impl Fleet {
         if entry.live.line != Line::Up {
             entry.live.configured = false;
             entry.live.rooms = None;
+            entry.said.clear();
+            entry.fresh.clear();
         }
         let refused = |line| matches!(line, Line::Down { refused: true, .. });
         let after = entry.live.line;
@@ -357,15 +363,22 @@ impl Fleet {
             live.draining = report.draining;
             notices.push(Notice::Worker(uid.to_owned()));
         }
+        let accepted = entry.fresh.len();
+        entry.fresh.retain(|_, (at, _)| at.elapsed() < FRESH);
         if !report.partial {
-            let mut rooms: HashMap<String, RoomReport> = report
+            entry.said = report
                 .rooms
                 .into_iter()
                 .map(|room| (room.name.clone(), room))
                 .collect();
+        }
+        if !report.partial || entry.fresh.len() < accepted && live.rooms.is_some() {
+            let fresh = entry
+                .fresh
+                .iter()
+                .map(|(name, (_, epoch))| (name.as_str(), *epoch));
+            let rooms = held(&entry.said, fresh);
             let before = live.rooms.take().unwrap_or_default();
-            entry.fresh.retain(|_, at| at.elapsed() < FRESH);
-            keep_fresh(&before, &mut rooms, |room| entry.fresh.contains_key(room));
             notices.extend(changed(&before, &rooms).map(Notice::Room));
             live.rooms = Some(rooms);
         }
@@ -374,18 +387,24 @@ impl Fleet {
     }
 }
 
-/// A room that the worker accepted a moment ago is on it, though its report was on the way already.
-fn keep_fresh(
-    before: &HashMap<String, RoomReport>,
-    now: &mut HashMap<String, RoomReport>,
-    is_fresh: impl Fn(&str) -> bool,
-) {
-    for (name, told) in before.iter().filter(|(name, _)| is_fresh(name)) {
-        let known = now.get(name).map_or(0, |room| room.epoch);
-        if known < told.epoch {
-            now.insert(name.clone(), told.clone());
+/// The rooms of a worker: as it says, and those it accepted a moment ago, because its report may have
+/// been on the way already.
+fn held<'a>(
+    said: &HashMap<String, RoomReport>,
+    fresh: impl Iterator<Item = (&'a str, u64)>,
+) -> HashMap<String, RoomReport> {
+    let mut rooms = said.clone();
+    for (name, epoch) in fresh {
+        if rooms.get(name).is_none_or(|room| room.epoch < epoch) {
+            let report = RoomReport {
+                name: name.to_owned(),
+                epoch,
+                ..RoomReport::default()
+            };
+            rooms.insert(name.to_owned(), report);
         }
     }
+    rooms
 }
 
 /// Names of the rooms that came, went or changed.
@@ -540,10 +559,12 @@ mod tests {
 
     #[test]
     fn a_report_that_was_on_the_way_takes_no_room_away() {
-        let before = rooms(&[("a", 1, 0), ("b", 2, 0), ("c", 1, 5), ("d", 1, 0)]);
-        let mut now = rooms(&[("b", 1, 7), ("d", 1, 3)]);
-        keep_fresh(&before, &mut now, |name| name != "c");
-        // What is not fresh and not reported is gone; what the report knows as well is as it says.
-        assert_eq!(now, rooms(&[("a", 1, 0), ("b", 2, 0), ("d", 1, 3)]));
+        let said = rooms(&[("b", 1, 7), ("c", 2, 3)]);
+        let fresh = [("a", 1), ("b", 2), ("c", 1)];
+        assert_eq!(
+            held(&said, fresh.into_iter()),
+            rooms(&[("a", 1, 0), ("b", 2, 0), ("c", 2, 3)])
+        );
+        assert_eq!(held(&said, std::iter::empty()), said, "later it is as it says");
     }
 }
