@@ -53,6 +53,12 @@ impl World {
     pub(super) fn check(&self) {
         let mut seats: HashMap<usize, Vec<&Room>> = HashMap::new();
         for (room, hall) in &self.halls {
+            let most = hall.limit.max(hall.before);
+            assert!(
+                hall.seats.len() <= most,
+                "seed {}: {room:?} is over its limit",
+                self.seed
+            );
             for who in &hall.seats {
                 seats.entry(*who).or_default().push(room);
             }
@@ -228,13 +234,11 @@ impl World {
                 "seed {seed}: a gateway has not seen everything"
             );
         }
-        for (room, hall) in &self.halls {
-            let Some(id) = room else { continue };
+        for id in self.halls.keys().flatten() {
             assert!(
                 plan.may_stay(Some(id), self.now),
                 "seed {seed}: {id} is closed and still held"
             );
-            assert!(hall.seats.len() <= 100, "seed {seed}");
         }
         let main_is_full = self
             .halls

@@ -92,6 +92,9 @@ impl World {
     fn keep_open(&mut self, key: &Room, room: &BreakoutRoom, status: &mut BreakoutRoomStatus) {
         let limit = limit_of(&self.objects.meeting, room);
         if let Some(hall) = self.halls.get_mut(key) {
+            if limit < hall.limit {
+                hall.before = hall.seats.len();
+            }
             hall.limit = limit;
         }
         let told = status.assignment.is_some() && self.halls.contains_key(key);
@@ -126,6 +129,7 @@ impl World {
             worker,
             epoch,
             limit,
+            before: 0,
             seats: BTreeSet::new(),
             kept: BTreeMap::new(),
         };

@@ -100,6 +100,8 @@ struct Hall {
     worker: usize,
     epoch: i64,
     limit: usize,
+    /// How many were in it when the limit was lowered: nobody is sent out for that.
+    before: usize,
     seats: BTreeSet<usize>,
     /// Who is on the way, and until when the place is kept.
     kept: BTreeMap<usize, i64>,
@@ -302,4 +304,4 @@ fn everybody_has_one_place_whatever_happens() {
 }
 
 /// Each is a whole meeting.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 150;
