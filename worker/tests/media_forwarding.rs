@@ -355,6 +355,40 @@ fn a_layer_that_stops_is_left() {
 }
 
 #[test]
+fn a_picture_is_asked_for_when_the_subscriber_can_receive_it() {
+    let mut server = Server::start();
+    let (mut alice, mut bob) = (Client::new("alice"), Client::new("bob"));
+    let (alice_id, bob_id) = (server.open(Topology::Single), server.open(Topology::Single));
+    server.expect(alice_id, "cid", "TR_a", MediaKind::Video);
+    let sections = [application(), video("sendonly", Some("cid"), &[])];
+    let answer = server.answer(alice_id, 1, alice.describe("actpass", &sections));
+    alice.connect(&answer);
+    // Bob's section is bound by the first answer, before his connection is up.
+    server.subscribe(bob_id, "TR_a");
+    let sections = [application(), video("recvonly", None, &[])];
+    let answer = server.answer(bob_id, 1, bob.describe("actpass", &sections));
+    assert!(answer.contains("a=msid:PA_x|TR_a TR_a"), "{answer}");
+    let picture = |at: u16| packet(96, 7, at, u32::from(at) * 3000, &[(4, b"1")], &vp8(at, true, 9));
+    for at in 0..10 {
+        alice.send_rtp(&picture(at));
+        alice.pump(10 * MS);
+    }
+    alice.rtcp.clear();
+    bob.connect(&answer);
+    let end = std::time::Instant::now() + PATIENCE;
+    while feedback(&alice, 206, 1).is_empty() {
+        assert!(std::time::Instant::now() < end, "no key frame is asked for");
+        alice.pump(10 * MS);
+    }
+    for at in 10..20 {
+        alice.send_rtp(&picture(at));
+        bob.pump(10 * MS);
+    }
+    bob.pump(40 * MS);
+    assert_eq!(bob.rtp.len(), 10, "nothing is sent to who is not there yet");
+}
+
+#[test]
 fn media_follows_the_nominated_address() {
     let mut p = pair(audio, MediaKind::Audio);
     let ext: [(u8, &[u8]); 1] = [(4, b"1")];

@@ -138,9 +138,13 @@ impl Forwarder {
         if let Some(p) = self.peer(leg) {
             p.srtp = Some(srtp);
         }
-        // What was asked for before could not leave.
-        for track in self.tracks.iter_mut().flatten().filter(|t| t.spec.leg == leg) {
-            track.ask_anew();
+        for track in self.tracks.iter_mut().flatten() {
+            let mut subscriptions = track.subscriptions.iter_mut().flatten();
+            if let Some(s) = subscriptions.find(|s| s.binding.leg == leg) {
+                s.ready = true;
+                s.restart();
+                track.renew_requests();
+            }
         }
     }
 
@@ -227,11 +231,13 @@ impl Forwarder {
         };
         self.unbind(sid, binding.session);
         let (leg, ssrc, rtx) = (binding.leg, binding.ssrc, binding.rtx_ssrc);
+        let ready = self.peer(leg).is_some_and(|p| p.srtp.is_some());
         let Some(track) = self.track(key) else {
             return false;
         };
-        let video = track.video();
-        let at = track.attach(Subscription::new(binding, video, seed));
+        let mut subscription = Subscription::new(binding, track.video(), seed);
+        subscription.ready = ready;
+        let at = track.attach(subscription);
         track.renew_requests();
         if let Some(peer) = self.peer(leg) {
             peer.sending.insert(ssrc, (key, at));

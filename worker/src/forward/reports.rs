@@ -136,10 +136,14 @@ impl Forwarder {
         let Some(Some(track)) = self.tracks.get_mut(key) else {
             return;
         };
-        let due = track.due_key_frames(now);
         let Some(Some(peer)) = self.peers.get_mut(track.spec.leg.0) else {
             return;
         };
+        // A request that can't leave would only delay the next one.
+        if peer.srtp.is_none() {
+            return;
+        }
+        let due = track.due_key_frames(now);
         for ssrc in due {
             self.scratch.clear();
             rtcp::pli(&mut self.scratch, peer.feedback_ssrc, ssrc);

@@ -83,6 +83,9 @@ pub(crate) struct Subscription {
     pub(crate) binding: Binding,
     pub(crate) current: Option<usize>,
     pub(crate) target: Option<usize>,
+    /// Packets reach the subscriber. A key frame that came before would be lost, and its decoder wait for
+    /// the one after.
+    pub(crate) ready: bool,
     map: SequenceMap,
     timestamp_offset: u32,
     last_timestamp: u32,
@@ -111,6 +114,7 @@ impl Subscription {
             binding,
             current: None,
             target: None,
+            ready: true,
             map: SequenceMap::new(u64::from(seed & 0x3FFF)),
             timestamp_offset: 0,
             last_timestamp: seed,
@@ -137,7 +141,7 @@ impl Subscription {
 
     /// Whether a key frame of the target layer is awaited.
     pub(crate) fn waits_for_key_frame(&self) -> bool {
-        self.target.is_some() && self.target != self.current
+        self.ready && self.target.is_some() && self.target != self.current
     }
 
     /// Writes the packet as this subscriber gets it into `out` (cleared here). `false`: not for it.
@@ -148,6 +152,9 @@ impl Subscription {
         clocks: &dyn Fn(usize) -> Option<SenderClock>,
         out: &mut Vec<u8>,
     ) -> bool {
+        if !self.ready {
+            return false;
+        }
         if Some(p.layer) == self.target && self.current != self.target && p.starts && p.newest {
             self.switch(p, clocks);
         }

@@ -154,14 +154,6 @@ impl Track {
         }
     }
 
-    /// Key frames may be asked for at once, whatever was asked for last.
-    pub(crate) fn ask_anew(&mut self) {
-        for layer in &mut self.layers {
-            layer.asked = None;
-        }
-        self.renew_requests();
-    }
-
     /// SSRCs to send a PLI for now. A wanted layer is asked again until [`Self::key_frame_came`].
     pub(crate) fn due_key_frames(&mut self, now: Instant) -> Vec<u32> {
         if self.muted || !self.video() {

@@ -144,6 +144,8 @@ impl Room {
         }
         self.announce(session, out);
         self.subscribe_to_all(session, out);
+        // Who was watched by nobody may have stopped sending.
+        self.wanted_layers(now, out);
         if let Some(sync) = sync {
             self.sync(session, &sync, now, out);
         }
