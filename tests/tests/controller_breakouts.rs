@@ -444,6 +444,39 @@ async fn a_deleted_room_waits_for_its_people() -> Result<(), Failure> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_of_the_meeting_are_expected_though_nobody_named_them() -> Result<(), Failure> {
+    let mut stage = Stage::with_pool(pool(3, json!({ "capacity": { "participants": 1000 } }))).await?;
+    for name in ["edge-0", "edge-1", "edge-2"] {
+        stage.bring_up(name).await?;
+    }
+    stage
+        .wait_ready("MediaWorkerPool", NAMESPACE, "edge", "WorkersReady")
+        .await?;
+    stage
+        .plenum("Meeting", "team", "daily", json!({ "maxParticipants": 500 }))
+        .await?;
+    let meeting = stage.wait_ready("Meeting", "team", "daily", "Idle").await?;
+    let main = worker_of(&meeting);
+    stage.workers[&main].set("team/daily", |room| {
+        room.participants = 300;
+        room.active_since_ms = 1_700_000_000_000;
+    });
+    stage.wait_ready("Meeting", "team", "daily", "Active").await?;
+    // The first two go where there is more room than on the worker that three hundred are on; the
+    // third stays there, because by then two hundred of them are on their way.
+    let mut holders = Vec::new();
+    for name in ["one", "two", "three"] {
+        room(&stage, name, json!({ "maxParticipants": 100 })).await?;
+        let open = stage.wait_ready("BreakoutRoom", "team", name, "Open").await?;
+        holders.push(worker_of(&open));
+    }
+    assert_eq!(holders[2], main, "{holders:?}");
+    holders.sort();
+    assert_eq!(holders, ["edge-0", "edge-1", "edge-2"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_rooms_at_once_are_spread() -> Result<(), Failure> {
     const ROOMS: usize = 200;
     let mut stage = Stage::with_pool(pool(
