@@ -204,15 +204,11 @@ async fn who_comes_back_to_a_closed_room_is_sent_to_the_main_room() {
         room.spec.open = false;
         room.status = None;
     });
-    let cases: [(&str, fn(&World)); 2] = [
-        ("by the objects", |_| {}),
-        ("by the worker", |world| {
+    for case in ["by the objects", "by the worker"] {
+        if case == "by the worker" {
             world.put_room("red", 1, |_| {});
             world.workers[1].refuse(RED, Code::RoomClosed);
-        }),
-    ];
-    for (case, prepare) in cases {
-        prepare(&world);
+        }
         world.rooms.check(&returning).await.unwrap();
         let mut session = world.rooms.enter(returning.clone()).await.unwrap();
         let order = tokio::time::timeout(PATIENCE, session.orders.recv())

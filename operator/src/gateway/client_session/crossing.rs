@@ -10,7 +10,8 @@ use plenum_errors::Code;
 use plenum_join::Order;
 use plenum_worker_api::v1::{HandOver, ReserveRequest, client_frame};
 
-use super::{ClientSession, Event, Stage, switched};
+use super::moves::{Stage, switched};
+use super::{ClientSession, Event};
 use crate::gateway::route::Route;
 use crate::gateway::workers::{Lease, refused};
 

@@ -7,6 +7,7 @@
 //! over; a request that was begun is finished, whatever becomes of the client.
 
 mod crossing;
+mod moves;
 mod outbox;
 mod requests;
 mod state;
@@ -19,11 +20,9 @@ use std::time::{Duration, Instant};
 use plenum_breakout::{Input, Mover, Output};
 use plenum_errors::Code;
 use plenum_join::{Order, Session};
-use plenum_protocol::{Answer, Audience, Notice, Signal};
+use plenum_protocol::{Answer, Notice};
 use plenum_token::Role;
-use plenum_worker_api::v1::{
-    ClientFrame, Closed, Move, Moved, Standing, Start, WorkerFrame, client_frame, worker_frame,
-};
+use plenum_worker_api::v1::{ClientFrame, Closed, Standing, Start, WorkerFrame, client_frame, worker_frame};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tonic::Streaming;
@@ -31,8 +30,8 @@ use tonic::Streaming;
 use super::meetings::plans::View;
 use super::meetings::{Meetings, Presence, now_ms};
 use super::rooms::by_the_meeting;
-use super::route::{RoomName, Route};
 use super::workers::Lease;
+use moves::{Going, Stage};
 use outbox::Outbox;
 use requests::Desk;
 
@@ -40,10 +39,6 @@ use requests::Desk;
 const QUEUE: usize = 64;
 /// Frames that wait here before the other side is asked for no more.
 const BACKLOG: usize = 64;
-/// How long a worker may take to answer a Move.
-const MOVE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a worker may take to give a client's live state; without it the client starts anew.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the front door may take to end a session that was told to end.
 const PARTING: Duration = Duration::from_secs(15);
 
@@ -82,35 +77,6 @@ enum Event {
     Expects(Option<String>),
     /// The client asked for the state, and it is as complete as it gets.
     Greets { id: u64, since: Option<u64> },
-}
-
-/// A move under way.
-struct Going {
-    id: u64,
-    to: Option<String>,
-    stage: Stage,
-    began: Instant,
-}
-
-/// What the move waits for.
-enum Stage {
-    /// The worker's answer: both rooms are on it.
-    Moved,
-    /// The client's live state, for the worker that holds the other room.
-    HandedOver(Route),
-    /// A place at that worker.
-    Reserved,
-}
-
-impl Stage {
-    /// How long it may take; `None` = whoever was asked has a limit of its own.
-    fn patience(&self) -> Option<Duration> {
-        match self {
-            Stage::Moved => Some(MOVE_PATIENCE),
-            Stage::HandedOver(_) => Some(HAND_OVER_PATIENCE),
-            Stage::Reserved => None,
-        }
-    }
 }
 
 /// Why a session ended.
@@ -366,111 +332,6 @@ impl ClientSession {
         }
     }
 
-    /// Sets out for a room.
-    fn go(&mut self, to: Option<String>) {
-        let room = self.presence.meeting.room(to.as_deref());
-        self.moves += 1;
-        let id = self.moves;
-        let route = self.meetings.reach.routes.lookup(&room);
-        self.going = Some(Going {
-            id,
-            to,
-            stage: Stage::Moved,
-            began: Instant::now(),
-        });
-        match route {
-            Err(error) => self.arrive(Err(error.code)),
-            Ok(route) if route.worker.uid == self.worker_uid => {
-                self.send(client_frame::Frame::Move(Move {
-                    id,
-                    room,
-                    epoch: route.epoch,
-                    mute_sources: Vec::new(),
-                }));
-            }
-            Ok(route) => self.cross(route),
-        }
-    }
-
-    /// The worker's answer to a Move.
-    fn moved(&mut self, moved: &Moved) {
-        if self.going.as_ref().is_none_or(|going| going.id != moved.id) {
-            // The answer to a move that was given up: what it says of the room holds all the same.
-            if moved.code.is_empty() {
-                self.relocated(moved);
-            }
-            return;
-        }
-        if moved.code.is_empty() {
-            self.arrive(Ok(breakout_of(&moved.room)));
-        } else {
-            tracing::info!(code = moved.code, room = moved.room, "a move was refused");
-            self.arrive(Err(Code::parse(&moved.code).unwrap_or(Code::Internal)));
-        }
-    }
-
-    /// The worker took the client elsewhere by itself.
-    fn relocated(&mut self, moved: &Moved) {
-        let room = breakout_of(&moved.room);
-        self.now_in(room.clone());
-        if self.takes_part {
-            self.step(Input::Relocated(room));
-        }
-    }
-
-    /// A move is over, well or not.
-    fn arrive(&mut self, outcome: Result<Option<String>, Code>) {
-        let Some(going) = self.going.take() else {
-            return;
-        };
-        let label = outcome.as_ref().map_or_else(|code| code.as_str(), |_| "ok");
-        let way = match going.stage {
-            Stage::Moved => "same_worker",
-            Stage::HandedOver(_) | Stage::Reserved => "reconnect",
-        };
-        self.report_move(going.to.as_deref(), way, label, going.began.elapsed());
-        match &outcome {
-            Ok(room) => self.now_in(room.clone()),
-            Err(code) => self.announce(going.to.as_deref(), Some(*code)),
-        }
-        self.step(Input::Done(outcome));
-    }
-
-    /// The client is in that room now.
-    fn now_in(&mut self, room: Option<String>) {
-        if room == self.room {
-            return;
-        }
-        self.announce(room.as_deref(), None);
-        self.room = room;
-        self.by_token.room = self.presence.meeting.room(self.room.as_deref());
-        self.presence.moved(self.room.as_deref());
-    }
-
-    /// Tells those concerned that the client went, or could not go, to a room.
-    fn announce(&self, to: Option<&str>, failed: Option<Code>) {
-        if !self.takes_part {
-            return;
-        }
-        let (signal, audience) = switched(&self.by_token.identity, self.room.as_deref(), to, failed);
-        if let Err(error) = self.presence.meeting.post(&signal, &audience) {
-            tracing::debug!(code = %error.code, "a move is not told of");
-        }
-    }
-
-    fn report_move(&self, to: Option<&str>, way: &str, outcome: &str, took: Duration) {
-        tracing::info!(
-            identity = self.by_token.identity,
-            meeting = self.presence.meeting.room(None),
-            from = self.room.as_deref().unwrap_or_default(),
-            to = to.unwrap_or_default(),
-            way,
-            outcome,
-            "a client moved"
-        );
-        self.meetings.reach.metrics.moved(way, outcome, took);
-    }
-
     /// Asks the front door to end the session.
     fn part(&mut self, order: Order) {
         if self.parting.is_none() {
@@ -552,33 +413,6 @@ impl ClientSession {
         self.desk.watches = on;
         self.presence.watches(on);
     }
-}
-
-/// The signal that somebody went to a room, and for whom it is: hosts, and the breakout rooms
-/// concerned. The main room sees its people come and go anyway.
-fn switched(
-    identity: &str,
-    from: Option<&str>,
-    to: Option<&str>,
-    failed: Option<Code>,
-) -> (Signal, Audience) {
-    let signal = Signal::ParticipantSwitched {
-        identity: identity.to_owned(),
-        from: from.map(str::to_owned),
-        to: to.map(str::to_owned),
-        failed: failed.map(|code| code.as_str().to_owned()),
-    };
-    let rooms: Vec<String> = [from, to].into_iter().flatten().map(str::to_owned).collect();
-    let audience = if failed.is_some() || rooms.is_empty() {
-        Audience::Hosts
-    } else {
-        Audience::Rooms(rooms)
-    };
-    (signal, audience)
-}
-
-fn breakout_of(room: &str) -> Option<String> {
-    RoomName::parse(room)?.breakout.map(str::to_owned)
 }
 
 fn closed(code: Code) -> Closed {

@@ -76,8 +76,7 @@ async fn place(meeting: &Shared, reach: &Reach) -> Result<(), plenum_errors::Pub
     });
     let (taken, seed) = (HashSet::new(), random_number());
     objects::write_session(&reach.client, &meeting.namespace, &meeting.name, |fresh| {
-        let rooms = &meeting.view().rooms;
-        let plan = Plan::of(fresh, rooms.iter().map(AsRef::as_ref));
+        let plan = desk::plan_of(fresh, meeting, reach);
         let scene = Scene {
             plan: &plan,
             meeting: fresh,

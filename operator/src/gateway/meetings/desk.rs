@@ -71,8 +71,7 @@ pub(crate) async fn execute(
     let mut decided = Decision::default();
     let mut object = view.meeting.clone();
     objects::write_session(&reach.client, &meeting.namespace, &meeting.name, |fresh| {
-        let rooms = &meeting.view().rooms;
-        let plan = Plan::of(fresh, rooms.iter().map(AsRef::as_ref));
+        let plan = plan_of(fresh, meeting, reach);
         let scene = Scene {
             plan: &plan,
             meeting: fresh,
@@ -100,6 +99,15 @@ pub(crate) async fn execute(
     }
     known(meeting, reach, &decided.remove, false).await;
     Ok(result)
+}
+
+/// What the objects amount to now: the view may be a moment behind.
+pub(super) fn plan_of(fresh: &Meeting, meeting: &Shared, reach: &Reach) -> Plan {
+    let rooms = reach.routes.breakouts.all();
+    let of_the_namespace = rooms
+        .iter()
+        .filter(|room| room.namespace().as_deref() == Some(meeting.namespace.as_str()));
+    Plan::of(fresh, of_the_namespace.map(AsRef::as_ref))
 }
 
 /// The session's decisions with what was decided; `None` where nothing was.

@@ -2,15 +2,15 @@
 //!
 //! Owns the stream to the worker that holds the main room: it is opened again, with what this
 //! gateway knows, wherever that room goes. Invariants: the hub knows of each client here what the
-//! list of clients says, whatever was lost on the way; posts are sent once the hub is there, in
-//! order; a meeting without clients has no link.
+//! list of clients says, whatever was lost on the way; a post is sent, in order, until it comes back
+//! as an entry, so that none is lost with a hub; a meeting without clients gets no new link.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plenum_errors::{Code, PublicError};
-use plenum_worker_api::v1::{Attach, Gone, Here, MeetingDown, MeetingUp, meeting_down, meeting_up};
+use plenum_worker_api::v1::{Attach, Gone, Here, MeetingDown, MeetingUp, Post, meeting_down, meeting_up};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -61,6 +61,9 @@ pub(super) async fn run(meeting: Arc<Shared>, reach: Reach, mut ends: watch::Rec
         match attached {
             Ok(mut link) => {
                 reach.metrics.hub_streams.inc();
+                lock(&meeting.posts)
+                    .iter_mut()
+                    .for_each(|posted| posted.sent = false);
                 let end = link.follow(&meeting, &reach, &route, &mut ends).await;
                 reach.metrics.hub_streams.dec();
                 meeting.caught_up.send_replace(false);
@@ -88,6 +91,8 @@ struct Link {
     /// What the hub was told of the clients here.
     told: HashMap<String, Here>,
     heard: bool,
+    /// The hub told all that it remembers: what has not come back by now was not numbered.
+    caught_up: bool,
     /// Counts as a user of its connection.
     _lease: crate::gateway::workers::Lease,
 }
@@ -121,6 +126,7 @@ async fn attach(meeting: &Shared, reach: &Reach, route: &Route) -> Result<Link, 
         down,
         told: HashMap::new(),
         heard: false,
+        caught_up: false,
         _lease: lease,
     })
 }
@@ -148,8 +154,9 @@ impl Link {
                 frame = self.down.message() => match frame {
                     Ok(Some(frame)) => {
                         self.heard = true;
+                        self.caught_up |= matches!(frame.frame, Some(meeting_down::Frame::CaughtUp(_)));
                         hear(meeting, frame);
-                        Ok(())
+                        self.post(meeting).await
                     }
                     Ok(None) | Err(_) => Err(()),
                 },
@@ -211,14 +218,21 @@ impl Link {
     }
 
     /// What waits.
-    async fn post(&mut self, meeting: &Shared) -> Result<(), ()> {
-        loop {
-            let Some(post) = lock(&meeting.posts).front().cloned() else {
-                return Ok(());
-            };
+    async fn post(&self, meeting: &Shared) -> Result<(), ()> {
+        while let Some(post) = self.next_post(meeting) {
             self.send(meeting_up::Frame::Post(post)).await?;
-            lock(&meeting.posts).pop_front();
         }
+        Ok(())
+    }
+
+    fn next_post(&self, meeting: &Shared) -> Option<Post> {
+        if !self.caught_up {
+            return None;
+        }
+        let mut posts = lock(&meeting.posts);
+        let next = posts.iter_mut().find(|posted| !posted.sent)?;
+        next.sent = true;
+        Some(next.post.clone())
     }
 }
 
@@ -227,6 +241,13 @@ fn hear(meeting: &Shared, frame: MeetingDown) {
     use meeting_down::Frame;
     match frame.frame {
         Some(Frame::Entry(entry)) => {
+            let mut posts = lock(&meeting.posts);
+            let own = posts.iter().position(|posted| {
+                posted.post.signal_json == entry.signal_json
+                    && posted.post.audience_json == entry.audience_json
+            });
+            own.map(|index| posts.remove(index));
+            drop(posts);
             if !meeting.journal().push(entry) {
                 return;
             }

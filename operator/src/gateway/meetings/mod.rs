@@ -14,11 +14,13 @@ pub(crate) mod objects;
 pub(crate) mod overview;
 pub(crate) mod people;
 pub(crate) mod plans;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use plenum_errors::{Code, PublicError};
 use plenum_protocol::{Audience, Overview, Signal};
@@ -35,8 +37,9 @@ use super::workers::Workers;
 use journal::Journal;
 use plans::View;
 
-/// Posts that wait for a hub that is away.
-const MAX_POSTS: usize = 256;
+/// Posts that the hub has not numbered yet, and how long they are worth being sent again.
+const MAX_POSTS: usize = 4_096;
+const POST_LIFE: Duration = Duration::from_secs(60);
 /// Rooms that were there, of which so many names are remembered.
 const MAX_GONE: usize = 1_024;
 /// How long a meeting is remembered after its last client: who reconnects comes back to it.
@@ -132,6 +135,14 @@ pub(crate) struct Connected {
     superseded: Arc<Notify>,
 }
 
+/// A post that has not come back as an entry.
+struct Posted {
+    post: Post,
+    since: Instant,
+    /// To the hub that the link leads to.
+    sent: bool,
+}
+
 /// What the clients of a meeting and its tasks share.
 pub(crate) struct Shared {
     pub(crate) namespace: String,
@@ -143,7 +154,7 @@ pub(crate) struct Shared {
     journal: Mutex<Journal>,
     /// Fires when `journal` changed.
     news: watch::Sender<u64>,
-    posts: Mutex<VecDeque<Post>>,
+    posts: Mutex<VecDeque<Posted>>,
     posted: Notify,
     /// The hub is attached and has told what it remembers.
     caught_up: watch::Sender<bool>,
@@ -259,13 +270,18 @@ impl Shared {
             audience_json: serde_json::to_string(audience).map_err(unwritable)?,
         };
         let mut posts = lock(&self.posts);
+        posts.retain(|posted| posted.since.elapsed() < POST_LIFE);
         if posts.len() >= MAX_POSTS {
             return Err(PublicError::new(
                 Code::WorkerUnreachable,
                 "the meeting's hub does not answer",
             ));
         }
-        posts.push_back(post);
+        posts.push_back(Posted {
+            post,
+            since: Instant::now(),
+            sent: false,
+        });
         drop(posts);
         self.posted.notify_one();
         Ok(())
