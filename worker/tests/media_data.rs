@@ -146,6 +146,9 @@ fn single(server: &mut Server) -> (SessionId, Peer, RTCDataChannelId, RTCDataCha
     let answer = RTCSessionDescription::answer(answer).unwrap();
     peer.pc.set_remote_description(Instant::now(), answer).unwrap();
     peer.run("both channels open", |p| p.open.len() == 2);
+    server.event("the channel towards the client", |e| {
+        matches!(e, Event::DataOpen { session: s } if *s == session).then_some(())
+    });
     (session, peer, reliable, lossy)
 }
 
@@ -251,7 +254,10 @@ fn the_servers_channels_carry_data_on_the_subscriber_leg() {
         )
         .then_some(())
     });
-    std::thread::sleep(Duration::from_millis(100));
+    // Its acknowledgement may still be on the way: told when what is sent arrives.
+    peer.run("the channel towards the client", |_| {
+        server.has(|e| matches!(e, Event::DataOpen { session: s } if *s == session))
+    });
     for (reliability, text) in [(Reliability::Reliable, "a"), (Reliability::Lossy, "b")] {
         let payload = Bytes::from_static(text.as_bytes());
         server.media.send(Command::SendData {

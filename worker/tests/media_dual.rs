@@ -162,6 +162,72 @@ fn media_goes_from_a_publisher_leg_to_a_subscriber_leg() {
 }
 
 #[test]
+fn a_change_of_rooms_is_one_offer() {
+    let mut server = Server::start();
+    let (bob_id, mut bob) = (server.open(Topology::Dual), Client::new("bob"));
+    let (id, offer) = server_offer(&mut server, bob_id);
+    server.media.send(Command::Answer {
+        session: bob_id,
+        id,
+        sdp: bob.describe("active", &[application()]),
+    });
+    bob.connect(&offer);
+    // Somebody in either room.
+    let mut speakers = Vec::new();
+    for (name, sid) in [("alice", "TR_here"), ("carol", "TR_there")] {
+        let (session, mut speaker) = (server.open(Topology::Single), Client::new(name));
+        server.expect(session, "mic", sid, MediaKind::Audio);
+        let answer = server.answer(
+            session,
+            1,
+            speaker.describe("actpass", &[audio("sendonly", Some("mic"))]),
+        );
+        speaker.connect(&answer);
+        speakers.push(speaker);
+    }
+    server.subscribe(bob_id, "TR_here");
+    let (id, _) = server_offer(&mut server, bob_id);
+    server.media.send(Command::Answer {
+        session: bob_id,
+        id,
+        sdp: bob.describe("active", &[application(), audio("recvonly", None)]),
+    });
+    is_bound(&mut server, bob_id, "TR_here");
+
+    server.media.send(Command::Unsubscribe {
+        session: bob_id,
+        sid: TrackSid::from("TR_here"),
+    });
+    server.subscribe(bob_id, "TR_there");
+    let (id, offer) = server_offer(&mut server, bob_id);
+    let directions = |of: &str| offer.matches(of).count();
+    assert_eq!(
+        (directions("a=inactive"), directions("a=sendonly")),
+        (1, 1),
+        "{offer}"
+    );
+    assert!(offer.contains("|TR_there TR_there") && !offer.contains("TR_here"));
+    server.media.send(Command::Answer {
+        session: bob_id,
+        id,
+        sdp: bob.describe(
+            "active",
+            &[application(), audio("inactive", None), audio("recvonly", None)],
+        ),
+    });
+    is_bound(&mut server, bob_id, "TR_there");
+    for (speaker, payload) in speakers.iter_mut().zip([1, 2]) {
+        speaker.send_rtp(&packet(111, 1, 1, 960, &[(4, b"0")], &[payload; 20]));
+    }
+    let end = std::time::Instant::now() + PATIENCE;
+    while bob.rtp.is_empty() && std::time::Instant::now() < end {
+        bob.pump(10 * MS);
+    }
+    let heard: Vec<u8> = bob.rtp.iter().map(|p| p.payload[0]).collect();
+    assert_eq!(heard, [2]);
+}
+
+#[test]
 fn an_answer_to_nothing_is_refused() {
     let mut server = Server::start();
     let single = server.open(Topology::Single);
