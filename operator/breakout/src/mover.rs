@@ -12,7 +12,9 @@
 //!   person or that room. Two exceptions: a room that was full is asked three times more within
 //!   seven seconds, because people may be on their way out of it; and the main room is asked again
 //!   and again while there is no other place to be.
-//! * Who may not stay where they are goes to the room they belong to, else to the main room.
+//! * Who may not stay where they are goes to the room they belong to, else to the main room; to that
+//!   at once where the announced move has just failed.
+//! * What was announced ends with a `moved`, `moveFailed`, `notMoving` or another notice.
 
 use std::sync::Arc;
 
@@ -107,6 +109,8 @@ struct Blocked {
     tries: u32,
     /// Why, where the client has not been told yet.
     untold: Option<Code>,
+    /// It may still work out: the client is told when it has not.
+    patient: bool,
 }
 
 /// Where to go now.
@@ -176,7 +180,7 @@ impl Mover {
             Input::Cancelled => self.cancel(now, &mut out),
             Input::Expect(to) => self.expected = Some((to, now.saturating_add(EXPECTED_MS))),
             Input::Done(outcome) => self.done(now, outcome, &mut out),
-            Input::Relocated(room) => self.arrived(room, &mut out),
+            Input::Relocated(room) => self.arrived(now, room, &mut out),
             Input::Refused(to, code) => {
                 out.push(self.failed_notice(to.clone(), code));
                 self.block(to, None, 0, None);
@@ -209,6 +213,7 @@ impl Mover {
             again,
             tries,
             untold,
+            patient: false,
         });
     }
 
@@ -224,7 +229,7 @@ impl Mover {
             return;
         };
         match outcome {
-            Ok(room) => self.arrived(room, out),
+            Ok(room) => self.arrived(now, room, out),
             // The worker brought them there by itself in the meantime.
             Err(_) if to == self.present => {}
             Err(code) => self.failed(now, to, own, print, code),
@@ -247,26 +252,27 @@ impl Mover {
         } else {
             None
         };
-        // Said where the failure is final; of a main room that is asked again and again, once.
-        let told = if no_other_place { tries > 1 } else { full };
-        self.block(to, again, tries, (!told).then_some(code));
-        // What was said since the move began is said anew.
+        // Of a main room that is asked again and again, once.
+        let untold = (!no_other_place || tries == 1).then_some(code);
+        self.block(to, again, tries, untold);
         if let Some(blocked) = self.blocked.last_mut() {
+            blocked.patient = full && !no_other_place;
+            // What was said since the move began is said anew.
             blocked.print = Some(print);
         }
     }
 
     /// The client is in `room` now.
-    fn arrived(&mut self, room: Option<String>, out: &mut Vec<Output>) {
+    fn arrived(&mut self, now: i64, room: Option<String>, out: &mut Vec<Output>) {
         let moved = self.present != room;
         self.present = room;
-        if !self.tell_failures(out) && moved {
+        self.blocked.retain(|blocked| blocked.to != self.present);
+        if !self.tell_failures(now, out) && moved {
             out.push(Output::Notice(Notice::Moved {
                 to: self.present.clone(),
                 title: self.title(self.present()),
             }));
         }
-        self.blocked.retain(|blocked| blocked.to != self.present);
         // What was announced has happened, or is announced anew from where they are now.
         if moved && matches!(self.state, State::Noticed { .. }) {
             self.state = State::Resting;
@@ -321,10 +327,11 @@ impl Mover {
     }
 
     /// Says what failed, once it is known where the person is left.
-    fn tell_failures(&mut self, out: &mut Vec<Output>) -> bool {
+    fn tell_failures(&mut self, now: i64, out: &mut Vec<Output>) -> bool {
         let untold: Vec<(Option<String>, Code)> = self
             .blocked
             .iter_mut()
+            .filter(|blocked| !blocked.patient || blocked.again.is_none_or(|at| at <= now))
             .filter_map(|blocked| Some((blocked.to.clone(), blocked.untold.take()?)))
             .collect();
         let any = !untold.is_empty();
@@ -333,7 +340,7 @@ impl Mover {
     }
 
     fn rest(&mut self, now: i64, out: &mut Vec<Output>) {
-        self.tell_failures(out);
+        self.tell_failures(now, out);
         if matches!(self.state, State::Noticed { .. }) {
             out.push(Output::Notice(Notice::NotMoving {}));
             self.settled = false;
@@ -406,8 +413,11 @@ impl Mover {
             return None;
         }
         let again = self.blocked.iter().any(|blocked| blocked.to == to);
+        // They were told to go, and what was announced has just failed.
+        let instead =
+            !may_stay && to.is_none() && self.blocked.iter().any(|blocked| blocked.untold.is_some());
         Some(Aim {
-            quiet: again || self.closed_by_time(plan, now),
+            quiet: again || instead || self.closed_by_time(plan, now),
             to,
         })
     }

@@ -273,6 +273,18 @@ fn a_failed_move_ends_in_the_main_room_if_the_present_one_is_closed() {
 }
 
 #[test]
+fn a_deleted_room_is_left_at_once_when_the_announced_move_fails() {
+    let rooms = [deleting(room("a")), room("b")];
+    for code in [Code::MeetingFull, Code::RoomClosed] {
+        let mut alice = Mover::new("alice", some("a"));
+        let input = planned(&rooms, vec![goes("alice", Some("b"), None)]);
+        assert_eq!(alice.step(NOW, input), [moving(Some("b"), NOW, false)]);
+        assert_eq!(alice.step(NOW + 5_000, Input::Tick), [go(Some("b"), false)]);
+        assert_eq!(alice.step(NOW + 5_100, Input::Done(Err(code))), [go(None, true)]);
+    }
+}
+
+#[test]
 fn the_main_room_is_asked_again_by_who_has_no_other_place() {
     let mut alice = Mover::new("alice", some("a"));
     assert_eq!(
@@ -336,6 +348,27 @@ fn a_full_room_is_asked_three_times_more() {
     larger.spec.max_participants = Some(20);
     let input = planned(&[larger], vec![goes("alice", Some("a"), None)]);
     assert_eq!(alice.step(now, input), [moving(Some("a"), now, false)]);
+
+    // Called off between two tries, she is told what became of it.
+    let mut carol = Mover::new("carol", None);
+    carol.step(NOW, planned(&[room("a")], vec![goes("carol", Some("a"), None)]));
+    carol.step(NOW + 5_000, Input::Tick);
+    assert_eq!(carol.step(NOW + 5_000, Input::Done(Err(Code::MeetingFull))), []);
+    assert_eq!(
+        carol.step(NOW + 5_500, planned(&[room("a")], vec![])),
+        [move_failed(Some("a"), None, "MeetingFull"), Output::Settled]
+    );
+
+    // Or when there is a place, nothing but that she was moved.
+    let mut dave = Mover::new("dave", None);
+    dave.step(NOW, planned(&[room("a")], vec![goes("dave", Some("a"), None)]));
+    dave.step(NOW + 5_000, Input::Tick);
+    dave.step(NOW + 5_000, Input::Done(Err(Code::MeetingFull)));
+    assert_eq!(dave.step(NOW + 6_000, Input::Tick), [go(Some("a"), true)]);
+    assert_eq!(
+        dave.step(NOW + 6_100, Input::Done(Ok(some("a")))),
+        [moved(Some("a")), Output::Settled]
+    );
 
     // Who chose it is told at once.
     let mut bob = Mover::new("bob", None);

@@ -105,6 +105,9 @@ impl World {
         let (seed, now) = (self.seed, self.now);
         let plan = self.gateways[self.clients[who].gateway].plan.clone();
         let client = &mut self.clients[who];
+        if let Output::Notice(notice) = output {
+            client.banner = matches!(notice, Notice::Moving { .. });
+        }
         match output {
             Output::Notice(Notice::Moving {
                 to, at, now: told, ..
@@ -140,6 +143,8 @@ impl World {
             }
             Output::Notice(Notice::MoveFailed { to, landed, .. }) => {
                 assert_ne!(to, landed, "seed {seed}");
+                // Where they landed ends what was announced.
+                client.notice.take_if(|(announced, _)| announced == landed);
                 let to = to.clone();
                 self.excuse(who, to);
             }
@@ -157,9 +162,11 @@ impl World {
                     let closed = present
                         .and_then(|id| plan.room(id))
                         .is_some_and(|room| !room.deleting && !room.may_stay(now));
+                    let homeless = !plan.may_stay(client.mover.as_ref().unwrap().present(), now);
+                    let instead = homeless && to.is_none() && !client.excused.is_empty();
                     let again = client.excused.contains_key(to);
                     assert!(
-                        wished || closed || again,
+                        wished || closed || again || instead,
                         "seed {seed}: {} goes to {to:?} without a word",
                         client.identity
                     );
@@ -247,7 +254,7 @@ impl World {
         for (who, client) in self.clients.iter().enumerate() {
             let here = format!("seed {seed}: {}", client.identity);
             assert!(
-                client.going.is_none() && client.notice.is_none(),
+                client.going.is_none() && client.notice.is_none() && !client.banner,
                 "{here} is still on the move"
             );
             match client.state {

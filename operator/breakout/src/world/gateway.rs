@@ -389,6 +389,7 @@ impl Client {
         self.mover = None;
         self.going = None;
         self.notice = None;
+        self.banner = false;
         self.excused.clear();
         self.life
     }

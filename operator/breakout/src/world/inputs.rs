@@ -44,6 +44,7 @@ impl World {
             mover: None,
             going: None,
             notice: None,
+            banner: false,
             wished: None,
             excused: BTreeMap::new(),
             since: 0,

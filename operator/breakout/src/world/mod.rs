@@ -130,6 +130,8 @@ struct Client {
     going: Option<Room>,
     /// The notice that stands: where to, and when.
     notice: Option<(Room, i64)>,
+    /// The client shows that it is about to be moved.
+    banner: bool,
     /// Where they chose to go, and when.
     wished: Option<(Room, i64)>,
     /// Where they could not go or refused to, and what was said by then.
