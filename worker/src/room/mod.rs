@@ -10,6 +10,7 @@
 //! A participant is a self-contained value keyed by its media session, so that it can be taken out
 //! of one room and put into another without the peer connection noticing.
 
+mod admission;
 mod data;
 mod entry;
 mod grant;

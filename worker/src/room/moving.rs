@@ -177,7 +177,11 @@ impl Room {
     pub(super) fn arrival(&self, session: SessionId) -> Option<Arrival> {
         Some(Arrival {
             room: self.info(),
-            me: self.participants.get(&session)?.info(),
+            // As in a welcome: the final word on oneself.
+            me: lk::ParticipantInfo {
+                state: State::Active as i32,
+                ..self.participants.get(&session)?.info()
+            },
             others: self.others(session),
         })
     }

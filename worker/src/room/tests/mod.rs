@@ -1,12 +1,15 @@
 //! Scripted rooms in virtual time.
 
 mod access;
+mod closing;
 mod data;
 mod moving;
 mod presence;
 mod property;
 mod reserve;
+mod rooms;
 mod speakers;
+mod standing;
 mod takeover;
 mod topic;
 mod tracks;
