@@ -319,7 +319,7 @@ impl Tally {
     pub(super) fn assert_eventful(&mut self) {
         println!("{self:?}");
         for (what, count) in self.fields() {
-            assert!(*count > 10, "{what} happened {count} times only");
+            assert!(*count > 0, "{what} happened {count} times only");
         }
     }
 }

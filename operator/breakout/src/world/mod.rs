@@ -306,4 +306,4 @@ fn everybody_has_one_place_whatever_happens() {
 }
 
 /// Each is a whole meeting.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 60;
