@@ -1,0 +1,204 @@
+//! The servers that can be measured, each on ports of its own on the loopback address.
+//!
+//! Owns their processes. Invariant: a server ends with its value, also when the benchmark fails.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::error::BenchError;
+use crate::front::Front;
+use crate::livekit::LiveKit;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(10);
+const LOG_TAIL: usize = 4000;
+/// What `plenum-worker dev` signs with by default; the other server is told the same.
+const KEY: &str = "devkey";
+const SECRET: &str = "devsecret-devsecret-devsecret-0000";
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub(crate) enum Kind {
+    Plenum(PathBuf),
+    LiveKit(PathBuf),
+}
+
+impl Kind {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Kind::Plenum(_) => "plenum",
+            Kind::LiveKit(_) => "livekit",
+        }
+    }
+
+    fn program(&self) -> &Path {
+        match self {
+            Kind::Plenum(path) | Kind::LiveKit(path) => path,
+        }
+    }
+
+    fn arguments(&self, http: SocketAddr, media: SocketAddr) -> Result<Vec<String>, BenchError> {
+        Ok(match self {
+            Kind::Plenum(_) => vec![
+                "dev".to_owned(),
+                format!("--listen={http}"),
+                format!("--media-listen={media}"),
+                format!("--advertise={media}"),
+            ],
+            Kind::LiveKit(_) => {
+                // --dev would log every detail, which is work that the other server does not do.
+                let config = serde_json::json!({
+                    "port": http.port(),
+                    "rtc": {
+                        "udp_port": media.port(),
+                        "tcp_port": free_port()?,
+                        "enable_loopback_candidate": true,
+                    },
+                    "logging": { "level": "info" },
+                });
+                vec![
+                    "--dev".to_owned(),
+                    "--bind=127.0.0.1".to_owned(),
+                    "--node-ip=127.0.0.1".to_owned(),
+                    format!("--keys={KEY}: {SECRET}"),
+                    // JSON is YAML.
+                    format!("--config-body={config}"),
+                ]
+            }
+        })
+    }
+
+    fn health(&self) -> &'static str {
+        match self {
+            Kind::Plenum(_) => "/healthz",
+            Kind::LiveKit(_) => "/",
+        }
+    }
+}
+
+fn free_port() -> Result<u16, BenchError> {
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(BenchError::io("a free port"))?;
+    Ok(tcp.local_addr().map_err(BenchError::io("a free port"))?.port())
+}
+
+fn free_udp_port() -> Result<u16, BenchError> {
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(BenchError::io("a free port"))?;
+    Ok(udp.local_addr().map_err(BenchError::io("a free port"))?.port())
+}
+
+/// A running server.
+pub(crate) struct Server {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+    pub(crate) front: Box<dyn Front>,
+}
+
+impl Server {
+    /// Starts one and waits until it answers.
+    pub(crate) async fn start(kind: &Kind) -> Result<Server, BenchError> {
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let media = SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port()?));
+        let log = std::env::temp_dir().join(format!(
+            "plenum-bench-{}-{}-{}.log",
+            kind.name(),
+            std::process::id(),
+            http.port()
+        ));
+        let out = File::create(&log).map_err(BenchError::io("the server's log"))?;
+        let err = out.try_clone().map_err(BenchError::io("the server's log"))?;
+        let child = Command::new(kind.program())
+            .args(kind.arguments(http, media)?)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .map_err(BenchError::io("starting the server"))?;
+        let mut server = Server {
+            name: kind.name(),
+            child,
+            log,
+            front: Box::new(LiveKit {
+                url: format!("ws://{http}"),
+                key: KEY.to_owned(),
+                secret: SECRET.to_owned(),
+            }),
+        };
+        let end = Instant::now() + PATIENCE;
+        while !healthy(http, kind.health()) {
+            server.still_there()?;
+            if Instant::now() > end {
+                return Err(BenchError::NotListening {
+                    server: server.name.to_owned(),
+                    address: http,
+                    log: server.log_tail(),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(server)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// An error if the process is gone.
+    pub(crate) fn still_there(&mut self) -> Result<(), BenchError> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            _ => Err(BenchError::Ended {
+                server: self.name.to_owned(),
+                log: self.log_tail(),
+            }),
+        }
+    }
+
+    /// The end of what it logged.
+    pub(crate) fn log_tail(&self) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        let tail = bytes.get(bytes.len().saturating_sub(LOG_TAIL)..);
+        String::from_utf8_lossy(tail.unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // It is our child and not yet waited for: the number is its own.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let end = Instant::now() + GRACE;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > end {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = std::fs::remove_file(&self.log);
+    }
+}
+
+fn healthy(http: SocketAddr, path: &str) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(http)?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    ask().is_ok_and(|text| text.split(' ').nth(1) == Some("200"))
+}
