@@ -235,13 +235,12 @@ impl Hall {
             Admission::Unknown => Entered::Stale,
             Admission::Resumes(session) => {
                 let offer = entry.offer.clone();
-                if entry.room != name {
-                    out.0.push(Output::Relocated {
-                        session,
-                        room: name.clone(),
-                    });
-                }
+                let elsewhere = entry.room != name;
                 room.resume(session, entry, now, out);
+                // The first frame of a resume is its greeting.
+                if elsewhere {
+                    out.0.push(Output::Relocated { session, room: name });
+                }
                 room.restart_subscriber(session, out);
                 room.refresh_pictures(session, out);
                 if let Some(offer) = offer.filter(|o| !o.sdp.is_empty()) {

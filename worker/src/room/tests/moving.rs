@@ -444,9 +444,20 @@ fn who_was_moved_while_away_hears_of_it_on_resume() {
         let told = stage.told(alice);
         assert!(matches!(told[0], Notice::WelcomeBack { .. }));
         assert!(matches!(&told[1], Notice::RoomMoved(a) if a.room.name == ROOM && a.others.len() == 1));
-        assert!(stage.out.iter().any(
-            |o| matches!(o, Output::Relocated { session, room } if *session == alice && room.as_str() == ROOM)
-        ));
+        let at = |f: &dyn Fn(&Output) -> bool| stage.out.iter().position(f).unwrap();
+        let greeted = at(&|o| {
+            matches!(
+                o,
+                Output::Tell {
+                    notice: Notice::WelcomeBack { .. },
+                    ..
+                }
+            )
+        });
+        let relocated = at(
+            &|o| matches!(o, Output::Relocated { session, room } if *session == alice && room.as_str() == ROOM),
+        );
+        assert!(greeted < relocated, "a greeting comes first");
         stage.lose(alice);
     }
     // Who knows is not told.

@@ -203,6 +203,40 @@ async fn a_closed_breakout_room_relocates_its_people() {
     assert_eq!(closed.code, Code::RoomClosed.as_str());
 }
 
+#[tokio::test]
+async fn who_comes_back_to_a_closed_room_goes_on_in_the_main_room() {
+    let worker = worker_with_red().await;
+    let in_red = |request: &lk::JoinRequest| Start {
+        room: RED.into(),
+        epoch: 1,
+        ..start("alice", request)
+    };
+    let mut alice = worker.enter(in_red(&lk::JoinRequest::default())).await;
+    let Got::Response(Response::Join(join)) = alice.next().await else {
+        panic!("no JoinResponse")
+    };
+    alice.hang_up(true).await;
+    worker
+        .hub
+        .release(RoomName::from(RED), 1, EndReason::Closed)
+        .await
+        .unwrap();
+    let back = in_red(&lk::JoinRequest {
+        reconnect: true,
+        participant_sid: join.participant.unwrap().sid,
+        ..Default::default()
+    });
+    worker.hub.check(back.clone()).await.unwrap();
+    let mut again = worker.enter(back).await;
+    assert!(matches!(
+        again.next().await,
+        Got::Response(Response::Reconnect(_))
+    ));
+    let (frame, told) = again.aside().await;
+    assert!(matches!(frame, worker_frame::Frame::Relocated(m) if m.room == ROOM));
+    assert_eq!(told.unwrap().room.unwrap().name, ROOM);
+}
+
 fn data(json: &[u8]) -> bytes::Bytes {
     lk::DataPacket {
         value: Some(Value::User(lk::UserPacket {
