@@ -197,6 +197,20 @@ fn a_new_hub_does_not_repeat_what_its_predecessor_said() {
 }
 
 #[test]
+fn a_timer_that_was_stopped_and_set_again_is_told_by_the_new_hub_too() {
+    let mut old = Bench::settled();
+    let closes = old.now.unix_ms + 3_600_000;
+    old.assign(vec![timed("red", closes)]);
+    old.assign(vec![room("red", true)]);
+    let told = old.take(A);
+    let mut new = Bench::new(2);
+    new.assign(vec![timed("red", closes)]);
+    new.attach(A, tail(&[&told]), "");
+    new.pass(LISTEN);
+    assert_eq!(timers(&new.take(A)).len(), 1);
+}
+
+#[test]
 fn nor_after_an_hour_in_which_it_said_much_else() {
     let mut old = Bench::settled();
     let closes = old.now.unix_ms + AGE_MS * 10;

@@ -269,6 +269,19 @@ fn what_stands_survives_the_loss_of_its_entries() {
     let json = serde_json::to_string(&standing).unwrap();
     new.attach(A, vec![entry(900, &broadcast("x"))], &json);
     assert_eq!(new.take(A).hands(), [pair("bob", "")]);
+    // The word of the gateway that has heard most counts, whoever comes first.
+    for order in [[A, B], [B, A]] {
+        let mut new = Bench::new(2);
+        for id in order {
+            let (seq, standing) = if id == A {
+                (901, json.as_str())
+            } else {
+                (900, "{}")
+            };
+            new.attach(id, vec![entry(seq, &broadcast("x"))], standing);
+        }
+        assert_eq!(new.take(order[1]).hands(), [pair("bob", "")]);
+    }
     // Nonsense is no standing.
     let mut new = Bench::new(2);
     new.attach(A, Vec::new(), "not json");
