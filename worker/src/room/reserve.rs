@@ -110,9 +110,7 @@ impl Room {
             return Err(Code::IdentityMissing.into());
         }
         self.check_revoked(&request.identity, request.token_issued_at_ms)?;
-        if self.over {
-            return Err(Code::MeetingEnded.into());
-        }
+        self.check_running()?;
         let replaces = self.session_of(identity).is_some();
         if request.takes_a_place && !replaces {
             self.check_places(&request.identity)?;
