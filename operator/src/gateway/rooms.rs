@@ -139,10 +139,15 @@ impl ClusterRooms {
         if resumes(start) || !takes_part(start) {
             return Ok(only(&start.room));
         }
-        // Waits for objects that were just applied.
-        let found = reach.routes.find(&start.room).await;
+        let unknown = |code| matches!(code, Code::MeetingNotFound | Code::RoomNotFound);
+        if let Err(error) = reach.routes.lookup(&start.room)
+            && unknown(error.code)
+        {
+            // Objects that were just applied are waited for, here once for all that follows.
+            let _ = reach.routes.find(&start.room).await;
+        }
         let Some(meeting) = self.meetings.live(name.namespace, name.meeting) else {
-            return found.map(|_| only(&start.room));
+            return Ok(only(&start.room));
         };
         let (view, now) = (meeting.view(), now_ms());
         let plan = &view.plan;

@@ -10,7 +10,7 @@ use plenum_errors::Code;
 use plenum_join::Order;
 use plenum_worker_api::v1::{HandOver, ReserveRequest, client_frame};
 
-use super::moves::{Stage, switched};
+use super::moves::{Stage, post_switch};
 use super::{ClientSession, Event};
 use crate::gateway::route::Route;
 use crate::gateway::workers::{Lease, refused};
@@ -109,8 +109,7 @@ impl ClientSession {
                 while !meeting.is_here(&identity, to.as_deref()) && clients.changed().await.is_ok() {}
             };
             let _ = tokio::time::timeout(EXPECTED, arrival).await;
-            let (signal, audience) = switched(&identity, from.as_deref(), to.as_deref(), None);
-            if let Err(error) = meeting.post(&signal, &audience) {
+            if let Err(error) = post_switch(&meeting, &identity, from.as_deref(), to.as_deref(), None) {
                 tracing::debug!(code = %error.code, "a move is not told of");
             }
         });

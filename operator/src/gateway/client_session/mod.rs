@@ -245,7 +245,7 @@ impl ClientSession {
                 if room_closed && self.room.is_some() && self.takes_part {
                     // Its people are at home in the main room, which is on another worker.
                     self.report_move(None, "reconnect", "ok", Duration::ZERO);
-                    self.announce(None, None);
+                    self.announce(None);
                     self.part(Order::Elsewhere {
                         room: self.presence.meeting.room(None),
                         may_resume: false,
@@ -279,6 +279,7 @@ impl ClientSession {
             return;
         }
         if let Some((to, code)) = refused {
+            self.announce_failure(code);
             // Before the plan, by which it would be tried again at once.
             self.step(Input::Refused(to, code));
         }

@@ -6,12 +6,16 @@
 use std::time::{Duration, Instant};
 
 use plenum_breakout::Input;
-use plenum_errors::Code;
+use plenum_errors::{Code, PublicError};
 use plenum_protocol::{Audience, Signal};
 use plenum_worker_api::v1::{Move, Moved, client_frame};
 
 use super::ClientSession;
+use crate::gateway::meetings::Shared;
 use crate::gateway::route::{RoomName, Route};
+
+/// People at one gateway, up to which the whole meeting is told who goes where.
+const TELL_EVERYONE: usize = 200;
 
 /// How long a worker may take to answer a Move.
 const MOVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -112,7 +116,7 @@ impl ClientSession {
         self.report_move(going.to.as_deref(), way, label, going.began.elapsed());
         match &outcome {
             Ok(room) => self.now_in(room.clone()),
-            Err(code) => self.announce(going.to.as_deref(), Some(*code)),
+            Err(code) => self.announce_failure(*code),
         }
         self.step(Input::Done(outcome));
     }
@@ -122,19 +126,29 @@ impl ClientSession {
         if room == self.room {
             return;
         }
-        self.announce(room.as_deref(), None);
+        self.announce(room.as_deref());
         self.room = room;
         self.by_token.room = self.presence.meeting.room(self.room.as_deref());
         self.presence.moved(self.room.as_deref());
     }
 
-    /// Tells those concerned that the client went, or could not go, to a room.
-    pub(super) fn announce(&self, to: Option<&str>, failed: Option<Code>) {
+    /// Tells the meeting that the client went to a room.
+    pub(super) fn announce(&self, to: Option<&str>) {
+        self.post_switch(to, None);
+    }
+
+    /// Tells the meeting that the client could not go elsewhere.
+    pub(super) fn announce_failure(&self, code: Code) {
+        self.post_switch(self.room.as_deref(), Some(code));
+    }
+
+    fn post_switch(&self, to: Option<&str>, failed: Option<Code>) {
         if !self.takes_part {
             return;
         }
-        let (signal, audience) = switched(&self.by_token.identity, self.room.as_deref(), to, failed);
-        if let Err(error) = self.presence.meeting.post(&signal, &audience) {
+        let meeting = &self.presence.meeting;
+        let identity = &self.by_token.identity;
+        if let Err(error) = post_switch(meeting, identity, self.room.as_deref(), to, failed) {
             tracing::debug!(code = %error.code, "a move is not told of");
         }
     }
@@ -153,27 +167,28 @@ impl ClientSession {
     }
 }
 
-/// The signal that somebody went to a room, and for whom it is: hosts, and the breakout rooms
-/// concerned. The main room sees its people come and go anyway.
-pub(super) fn switched(
+/// Tells the meeting that somebody went to a room, or could not go elsewhere. Where it is large, only
+/// the breakout rooms concerned are told (and hosts, as ever): the main room sees its people come and
+/// go anyway, and a thousand people who are told of a thousand moves are a million messages.
+pub(super) fn post_switch(
+    meeting: &Shared,
     identity: &str,
     from: Option<&str>,
     to: Option<&str>,
     failed: Option<Code>,
-) -> (Signal, Audience) {
+) -> Result<(), PublicError> {
     let signal = Signal::ParticipantSwitched {
         identity: identity.to_owned(),
         from: from.map(str::to_owned),
         to: to.map(str::to_owned),
         failed: failed.map(|code| code.as_str().to_owned()),
     };
-    let rooms: Vec<String> = [from, to].into_iter().flatten().map(str::to_owned).collect();
-    let audience = if failed.is_some() || rooms.is_empty() {
-        Audience::Hosts
+    let audience = if meeting.size() <= TELL_EVERYONE {
+        Audience::Everyone
     } else {
-        Audience::Rooms(rooms)
+        Audience::Rooms([from, to].into_iter().flatten().map(str::to_owned).collect())
     };
-    (signal, audience)
+    meeting.post(&signal, &audience)
 }
 
 fn breakout_of(room: &str) -> Option<String> {

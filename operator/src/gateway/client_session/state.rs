@@ -6,11 +6,10 @@
 use std::time::Duration;
 
 use plenum_errors::{Code, PublicError};
-use plenum_protocol::{Asking, Me, RoomView, State};
+use plenum_protocol::{Asking, Me, RoomView, Standing, State};
 use plenum_token::Role;
 
 use super::{ClientSession, Event};
-use crate::gateway::meetings::journal::Standing;
 use crate::gateway::meetings::now_ms;
 
 /// How long a client waits for a hub that is away; then it is told what this gateway knows.

@@ -150,7 +150,7 @@ async fn a_refused_move_leaves_people_where_they_are_and_says_why() {
     );
     assert!(session.orders.is_empty());
     let switched = json!({
-        "signal": "participant-switched", "identity": "alice", "to": "red", "failed": "MeetingFull",
+        "signal": "participant-switched", "identity": "alice", "failed": "MeetingFull",
     });
     let told = || world.workers[0].hub.lock().unwrap().signals().contains(&switched);
     until("hosts are told of the failure", told).await;

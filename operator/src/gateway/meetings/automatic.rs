@@ -3,7 +3,7 @@
 //! Owns when this gateway writes them. Invariants: each gateway places its own clients, many at
 //! once; who has a place, or a say of their own, is left alone.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +19,17 @@ use crate::gateway::mint::random_number;
 
 /// Those who come within this are placed together.
 const GATHER: Duration = Duration::from_millis(300);
+/// Rooms that are applied one after the other get their people together: nobody is placed before the
+/// set of open rooms has been the same for this long.
+const QUIET: Duration = Duration::from_secs(2);
+/// But nobody waits longer than this for rooms that keep coming.
+const QUIET_MOST: Duration = Duration::from_secs(10);
 
 /// Places people for as long as the meeting has clients here.
 pub(super) async fn run(meeting: Arc<Shared>, reach: Reach, mut ends: watch::Receiver<()>) {
     let mut views = meeting.views();
     let mut clients = meeting.clients_changed();
+    let mut known = BTreeSet::new();
     loop {
         tokio::select! {
             _ = ends.changed() => return,
@@ -35,7 +41,7 @@ pub(super) async fn run(meeting: Arc<Shared>, reach: Reach, mut ends: watch::Rec
         }
         tokio::select! {
             _ = ends.changed() => return,
-            () = tokio::time::sleep(GATHER) => {}
+            () = settled(&meeting, &mut views, &mut known) => {}
         }
         views.mark_unchanged();
         clients.mark_unchanged();
@@ -43,6 +49,27 @@ pub(super) async fn run(meeting: Arc<Shared>, reach: Reach, mut ends: watch::Rec
             tracing::warn!(code = %error.code, meeting = meeting.room(None), "people were not placed");
         }
     }
+}
+
+/// Waits until newcomers are gathered, and where the open rooms are others than the `known`, until they
+/// have been the same for a while.
+async fn settled(meeting: &Shared, views: &mut watch::Receiver<Arc<View>>, known: &mut BTreeSet<String>) {
+    tokio::time::sleep(GATHER).await;
+    let most = tokio::time::Instant::now() + QUIET_MOST;
+    while open_rooms(&meeting.view().plan) != *known {
+        *known = open_rooms(&meeting.view().plan);
+        let quiet = (tokio::time::Instant::now() + QUIET).min(most);
+        let others = views.wait_for(|view| open_rooms(&view.plan) != *known);
+        if tokio::time::timeout_at(quiet, others).await.is_err() || quiet == most {
+            return;
+        }
+    }
+}
+
+fn open_rooms(plan: &Plan) -> BTreeSet<String> {
+    let now = now_ms();
+    let open = plan.rooms.iter().filter(|room| room.is_open(now));
+    open.map(|room| room.id.clone()).collect()
 }
 
 /// Own clients in the main room that nobody said anything about, while there is a room to go to.

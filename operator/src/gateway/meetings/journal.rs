@@ -8,10 +8,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use plenum_protocol::{Asking, Audience};
+use plenum_protocol::{Audience, Standing};
 use plenum_token::Role;
 use plenum_worker_api::v1::MeetingEntry;
-use serde::Deserialize;
 use serde_json::Value;
 
 /// The tail's bounds: as much as a hub remembers.
@@ -67,14 +66,6 @@ pub(crate) fn hears(audience: &Audience, role: Role, room: Option<&str>) -> bool
             role >= Role::Cohost || rooms.iter().any(|one| one == room.unwrap_or_default())
         }
     }
-}
-
-/// Hands that are up and rooms that ask for help.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(crate) struct Standing {
-    pub(crate) hands: Vec<Asking>,
-    pub(crate) help: Vec<Asking>,
 }
 
 /// The tail of the journal and the standing.

@@ -244,6 +244,11 @@ impl Shared {
         lock(&self.clients).clone()
     }
 
+    /// How many clients are here.
+    pub(crate) fn size(&self) -> usize {
+        lock(&self.clients).len()
+    }
+
     /// Is somebody here in that room?
     pub(crate) fn is_here(&self, identity: &str, room: Option<&str>) -> bool {
         lock(&self.clients)

@@ -7,10 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plenum_protocol::{Occupant, Occupied, Overview};
+use plenum_protocol::{Occupant, Occupied, Overview, Standing};
 use tokio::sync::watch;
 
-use super::journal::Standing;
 use super::people::{self, Present};
 use super::plans::View;
 use super::{Reach, Shared, lock, now_ms};
