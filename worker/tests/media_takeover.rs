@@ -442,8 +442,10 @@ fn takeover(begins: bool) {
     let others: Vec<String> = moved.other_participants.into_iter().map(|p| p.identity).collect();
     assert_eq!(others, ["carol"]);
 
-    // All sections, an ICE restart, and silence about which stream is which.
+    // All sections, an ICE restart, and silence about which stream is which; a section may have lost the
+    // name that its track had at first.
     bob.client.restart("bob2");
+    bob.sections[1] = audio("sendonly", Some("another-microphone"));
     bob.client.rtp.clear();
     bob.client.rtcp.clear();
     bob.client.data = Some(Channels::new(begins, false));
@@ -559,6 +561,44 @@ fn pictures_are_asked_for_until_they_come() {
         |bob, _, round| bob.talk(1_000 + round, false),
         |_, carol| carol.saw(2),
     );
+}
+
+#[test]
+fn who_is_muted_stays_so() {
+    let cluster = Cluster::start();
+    let mut bob = Person::join(&cluster, OLD, "bob", true);
+    let mut carol = Person::join(&cluster, NEW, "carol", false);
+    let mic = bob.response("microphone", |r| match r {
+        Response::TrackPublished(published) if published.cid == "mic" => published.track.clone(),
+        _ => None,
+    });
+    let mute = |muted| {
+        Request::Mute(lk::MuteTrackRequest {
+            sid: mic.sid.clone(),
+            muted,
+        })
+    };
+    bob.request(mute(true));
+    bob.talk(1, true);
+    let state = bob.hand_over();
+    assert!(cluster.reserve("bob", state));
+    bob.hang_up();
+    bob.resume_elsewhere();
+    bob.client.restart("bob2");
+    bob.client.data = None;
+    let id = bob.offer();
+    let answer = bob.answer(id);
+    bob.client.connect(&answer);
+    let talk = |bob: &mut Person<'_>, _: &mut Person<'_>, round| bob.talk(1_000 + round, true);
+    both("a picture", (&mut bob, &mut carol), talk, |_, carol| carol.saw(2));
+    for round in 0..20 {
+        talk(&mut bob, &mut carol, 2_000 + round);
+        carol.run(10 * MS);
+    }
+    assert!(!carol.heard(), "microphones are not opened by a move");
+    bob.request(mute(false));
+    let talk = |bob: &mut Person<'_>, _: &mut Person<'_>, round| bob.talk(4_000 + round, true);
+    both("sound", (&mut bob, &mut carol), talk, |_, carol| carol.heard());
 }
 
 #[test]

@@ -234,6 +234,17 @@ fn what_was_changed_in_the_meeting_comes_along() {
     let room = RoomName::from(ROOM);
     let now = old.stage.now;
     old.stage.hall.moderate(&room, censor, now, &mut out).unwrap();
+    let packet = |sequence| lk::DataPacket {
+        sequence,
+        value: Some(lk::data_packet::Value::User(lk::UserPacket::default())),
+        ..Default::default()
+    };
+    let data = |session, sequence| Event::Data {
+        session,
+        reliability: Reliability::Reliable,
+        payload: packet(sequence).encode_to_vec().into(),
+    };
+    old.stage.media(data(session, 41));
     let permission = lk::ParticipantPermission {
         can_publish_data: false,
         ..super::full_grant().permission()
@@ -269,6 +280,20 @@ fn what_was_changed_in_the_meeting_comes_along() {
         .filter(|c| matches!(c, Command::Mute { muted: true, .. }))
         .count();
     assert_eq!(muted, 2);
+
+    // What it had sent is not passed on again. (Its right to send was taken, which is looked at first.)
+    let mut out = Outbox::default();
+    new.hall
+        .stand(bob, Role::Participant, super::full_grant(), &mut out);
+    let dropped = |new: &mut Stage, sequence| {
+        new.clear();
+        new.media(data(bob, sequence));
+        new.out.iter().any(|o| matches!(o, Output::DataDropped(_)))
+    };
+    let kept = std::mem::take(&mut new.out);
+    assert!(dropped(&mut new, 41));
+    assert!(!dropped(&mut new, 42));
+    new.out = kept;
 
     // What a moderator muted stays so.
     for (sid, mime_type) in [(&mic, "audio/opus"), (&camera, "video/VP8")] {
