@@ -12,6 +12,8 @@
 //!   person or that room. Two exceptions: a room that was full is asked three times more within
 //!   seven seconds, because people may be on their way out of it; and the main room is asked again
 //!   and again while there is no other place to be.
+//! * Who is in a room because they were said to belong there, and of whom nothing is said any more,
+//!   goes back to the main room. Who came there by a token of their own stays.
 //! * Who may not stay where they are goes to the room they belong to, else to the main room; to that
 //!   at once where the announced move has just failed.
 //! * What was announced ends with a `moved`, `moveFailed`, `notMoving` or another notice.
@@ -129,6 +131,9 @@ pub struct Mover {
     plan: Option<Arc<Plan>>,
     state: State,
     expected: Option<(Option<String>, i64)>,
+    /// The room that the objects last said they belong to, while they are in it: once nothing is said
+    /// of them any more, they are called back from there.
+    belonged: Option<String>,
     /// The main room, and one other, at most: what is said about the person is part of each print.
     blocked: Vec<Blocked>,
     settled: bool,
@@ -145,6 +150,7 @@ impl Mover {
             plan: None,
             state: State::Resting,
             expected: None,
+            belonged: None,
             blocked: Vec::new(),
             settled: false,
             deadline: None,
@@ -306,6 +312,11 @@ impl Mover {
         if self.expected.as_ref().is_some_and(|(_, until)| *until <= now) {
             self.expected = None;
         }
+        match plan.wish(&self.identity, now) {
+            Wish::NoOpinion if self.belonged == self.present => {}
+            Wish::Room(id) if self.present() == Some(&id) => self.belonged = Some(id),
+            _ => self.belonged = None,
+        }
         match self.aim(&plan, now) {
             None => self.rest(now, out),
             Some(aim) => self.go_or_announce(&plan, aim, now, out),
@@ -395,6 +406,7 @@ impl Mover {
     fn aim(&self, plan: &Plan, now: i64) -> Option<Aim> {
         let may_stay = plan.may_stay(self.present(), now);
         let belongs = match plan.wish(&self.identity, now) {
+            Wish::NoOpinion if self.belonged.is_some() => Some(None),
             Wish::NoOpinion => None,
             Wish::Room(id) => (plan.enterable(&id, now) || self.present() == Some(&id)).then_some(Some(id)),
             // Who is in the closing room that was decided on stays till it closes.

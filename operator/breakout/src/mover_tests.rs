@@ -477,3 +477,24 @@ fn an_answer_nobody_waits_for_changes_nothing() {
     assert_eq!(alice.step(NOW, Input::Done(Err(Code::Internal))), []);
     assert_eq!(alice.present(), None);
 }
+
+#[test]
+fn taken_off_the_list_they_are_called_back_and_a_token_of_their_own_is_not() {
+    let listed = [named(room("red"), &["ann"])];
+    let unlisted = [room("red")];
+    let mut ann = Mover::new("ann", some("red"));
+    ann.step(NOW, planned(&listed, Vec::new()));
+    let out = ann.step(NOW, planned(&unlisted, Vec::new()));
+    assert_eq!(out, [moving(None, NOW, false)]);
+    let out = ann.step(NOW + 5_000, Input::Tick);
+    assert_eq!(out, [go(None, false)]);
+    // Back on the list within the notice: nothing happens.
+    let mut bea = Mover::new("ann", some("red"));
+    bea.step(NOW, planned(&listed, Vec::new()));
+    bea.step(NOW, planned(&unlisted, Vec::new()));
+    let out = bea.step(NOW, planned(&listed, Vec::new()));
+    assert_eq!(out.first(), Some(&not_moving()));
+    let mut guest = Mover::new("guest", some("red"));
+    let out = guest.step(NOW, planned(&unlisted, Vec::new()));
+    assert_eq!(out, [Output::Settled]);
+}
