@@ -33,6 +33,8 @@
 //! And for people: `live.plenum.dev`: `participants`: get, list, delete; `meetings/token`: create.
 
 mod client_session;
+#[cfg(test)]
+mod contract_tests;
 mod keys;
 mod live_api;
 mod material;

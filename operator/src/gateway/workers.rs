@@ -23,8 +23,9 @@ const SERVER_NAME: &str = "worker.plenum.internal";
 /// Sessions on one connection, beyond which another is opened: HTTP/2 servers bound the streams of
 /// a connection, and one slow reader must not hold up hundreds.
 const SESSIONS_PER_CHANNEL: usize = 64;
-/// A message plus its frame.
-const MAX_FRAME_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
+/// The largest message of a call: a hub's memory of a meeting (1 MiB of signals, each in an envelope), or
+/// everybody on a worker. Workers take as much.
+const MAX_FRAME_BYTES: usize = 8 * MAX_MESSAGE_BYTES;
 
 /// A connection to a worker with the count of its users.
 #[derive(Clone)]

@@ -85,7 +85,10 @@ mod tests {
     fn credentials_and_udp_candidates_are_read() {
         let offer = read(OFFER).unwrap();
         assert_eq!((offer.ufrag.as_str(), offer.password.as_str()), ("uf", "secret"));
-        assert_eq!(offer.candidates, ["10.0.0.1:30123".parse().unwrap()]);
+        assert_eq!(
+            offer.candidates,
+            ["10.0.0.1:30123".parse::<std::net::SocketAddr>().unwrap()]
+        );
         assert_eq!(read("v=0\r\n"), None);
         assert_eq!(candidate("candidate:1 1 udp 1"), None);
     }

@@ -2,9 +2,9 @@
 //! that knows Meetings and BreakoutRooms, and gateways between them.
 
 mod api_server;
+mod real;
 mod worker;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,9 +32,12 @@ use super::route::Routes;
 use super::workers::Workers;
 use crate::pki::{Authority, GATEWAY, WORKER};
 pub(crate) use api_server::ApiServer;
+pub(crate) use real::RealWorker;
 use worker::Service;
 pub(crate) use worker::{Probe, Worker};
 
+/// Where the workers are: all of it is this machine.
+const ADDRESSES: [&str; 2] = ["127.0.0.1", "127.0.0.2"];
 /// What a test gives anything that has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const SECRET: &str = "a-secret-of-exactly-32-bytes-ok!";
@@ -102,18 +105,10 @@ impl World {
     /// Workers under `trusted`, and a gateway whose certificate `own` signed.
     pub(crate) async fn trusting(trusted: &Authority, own: &Authority) -> World {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let now = Timestamp::now();
-        let routes = Arc::new(Routes {
-            meetings: Mirror::new(),
-            breakouts: Mirror::new(),
-            pods: Mirror::new(),
-            metrics: Metrics::new().unwrap(),
-            waited: Mutex::default(),
-        });
         let (listeners, port) = listeners().await;
         let mut workers = Vec::new();
-        for (index, (ip, listener)) in listeners.into_iter().enumerate() {
-            let leaf = trusted.server(vec![WORKER.into()], now).unwrap();
+        for listener in listeners {
+            let leaf = trusted.server(vec![WORKER.into()], Timestamp::now()).unwrap();
             let tls = ServerTlsConfig::new()
                 .identity(Identity::from_pem(&leaf.certificate, &leaf.key))
                 .client_ca_root(Certificate::from_pem(trusted.certificate()));
@@ -127,9 +122,35 @@ impl World {
                     .serve_with_incoming(incoming),
             );
             workers.push(worker);
+        }
+        World::over(workers, port, trusted, own)
+    }
+
+    /// A gateway before real workers with a scripted media engine.
+    pub(crate) async fn real() -> (World, Vec<RealWorker>) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let authority = authority();
+        let (listeners, port) = listeners().await;
+        let mut workers = Vec::new();
+        for (index, listener) in listeners.into_iter().enumerate() {
+            workers.push(RealWorker::start(listener, &authority, &format!("uid-{index}")));
+        }
+        (World::over(Vec::new(), port, &authority, &authority), workers)
+    }
+
+    fn over(workers: Vec<Arc<Worker>>, port: u16, trusted: &Authority, own: &Authority) -> World {
+        let now = Timestamp::now();
+        let routes = Arc::new(Routes {
+            meetings: Mirror::new(),
+            breakouts: Mirror::new(),
+            pods: Mirror::new(),
+            metrics: Metrics::new().unwrap(),
+            waited: Mutex::default(),
+        });
+        for (index, address) in ADDRESSES.iter().enumerate() {
             let mut pod = Pod {
                 status: Some(PodStatus {
-                    pod_ip: Some(ip.to_string()),
+                    pod_ip: Some((*address).into()),
                     ..PodStatus::default()
                 }),
                 ..Pod::default()
@@ -241,14 +262,13 @@ pub(crate) async fn enter(rooms: &ClusterRooms, worker: &Worker, start: Start) -
     (session, worker.opened().await)
 }
 
-/// The same free port on two addresses of this machine.
-async fn listeners() -> (Vec<(IpAddr, tokio::net::TcpListener)>, u16) {
-    let addresses: [IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap()];
+/// The same free port on all addresses.
+async fn listeners() -> (Vec<tokio::net::TcpListener>, u16) {
     loop {
-        let first = tokio::net::TcpListener::bind((addresses[0], 0)).await.unwrap();
+        let first = tokio::net::TcpListener::bind((ADDRESSES[0], 0)).await.unwrap();
         let port = first.local_addr().unwrap().port();
-        if let Ok(second) = tokio::net::TcpListener::bind((addresses[1], port)).await {
-            return (vec![(addresses[0], first), (addresses[1], second)], port);
+        if let Ok(second) = tokio::net::TcpListener::bind((ADDRESSES[1], port)).await {
+            return (vec![first, second], port);
         }
     }
 }
