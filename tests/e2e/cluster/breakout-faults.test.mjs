@@ -96,6 +96,10 @@ describe('breakout rooms under stress', { concurrency: false }, () => {
     await git.put(one, {});
     await conference.stand({ ann: two });
     await git.assign('ann', two);
+    await host.until("the host's decision about ann is void", async () => {
+      const { status } = await conference.current();
+      return !status.session.breakouts.moves?.some((move) => move.identity === 'ann');
+    });
     await git.assign('ann', one);
     await conference.stand({ ann: one });
   });

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 use livekit_protocol as proto;
+use plenum_errors::{Code, PublicError};
 use plenum_worker_api::v1::{ParticipantEntry, RemoveParticipantRequest};
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -104,21 +106,28 @@ impl LiveApi {
         }
     }
 
-    /// Removes a participant, and with them the tokens of their identity that exist so far.
+    /// Removes a participant, and with them the tokens of their identity that exist so far, in every
+    /// room of the meeting: a token for one of them opens the others.
     pub(super) async fn remove(&self, participant: &Participant) -> Result<Value, Refusal> {
-        let route = self.routes.find(&participant.room).await?;
-        let lease = self.workers.lease(&route.worker)?;
-        let mut client = lease.client.clone();
-        let request = RemoveParticipantRequest {
-            room: participant.room.clone(),
-            identity: participant.info.identity.clone(),
-            revoke: true,
-        };
-        let answer = tokio::time::timeout(CALL_TIMEOUT, client.remove_participant(request))
-            .await
-            .map_err(|_| plenum_errors::PublicError::from(plenum_errors::Code::WorkerUnreachable))?
-            .map_err(|status| refused(&status))?;
-        if !answer.into_inner().found {
+        let main = format!("{}/{}", participant.namespace, participant.meeting);
+        let breakouts = self.routes.breakouts.all();
+        let others: Vec<String> = breakouts
+            .iter()
+            .filter(|room| room.namespace().as_deref() == Some(participant.namespace.as_str()))
+            .filter(|room| room.spec.meeting_ref.name == participant.meeting)
+            .map(|room| format!("{main}/{}", room.name_any()))
+            .chain([main.clone()])
+            .filter(|room| *room != participant.room)
+            .collect();
+        // First where they could come back to, then where they are.
+        for outcome in join_all(others.iter().map(|room| self.remove_from(room, participant))).await {
+            if let Err(error) = outcome
+                && !matches!(error.code, Code::RoomNotFound | Code::MeetingNotReady)
+            {
+                tracing::warn!(code = %error.code, meeting = main, "a room does not know of a removal");
+            }
+        }
+        if !self.remove_from(&participant.room, participant).await? {
             return Err(Refusal::not_found("participants", &participant.name));
         }
         Ok(json!({
@@ -127,6 +136,23 @@ impl LiveApi {
                 "name": participant.name, "group": GROUP, "kind": "participants", "uid": participant.info.sid,
             },
         }))
+    }
+
+    /// Removes the identity from one room; false where it is not there.
+    async fn remove_from(&self, room: &str, participant: &Participant) -> Result<bool, PublicError> {
+        let route = self.routes.lookup(room)?;
+        let lease = self.workers.lease(&route.worker)?;
+        let mut client = lease.client.clone();
+        let request = RemoveParticipantRequest {
+            room: room.to_owned(),
+            identity: participant.info.identity.clone(),
+            revoke: true,
+        };
+        let answer = tokio::time::timeout(CALL_TIMEOUT, client.remove_participant(request))
+            .await
+            .map_err(|_| PublicError::from(Code::WorkerUnreachable))?
+            .map_err(|status| refused(&status))?;
+        Ok(answer.into_inner().found)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Owns what the clients of one meeting share: the view of its objects ([`plans`]), the link to its
 //! hub ([`hub_link`]) with the journal's tail ([`journal`]), who of its people is connected here, the
-//! overview for hosts ([`overview`]), people without a place ([`automatic`]) and what hosts ask for
-//! ([`desk`], [`objects`]). Invariants: a meeting costs what it costs once, not once per client; it
+//! overview for hosts ([`overview`]), people without a place ([`automatic`]), decisions that were overtaken
+//! ([`tidy`]) and what hosts ask for ([`desk`], [`objects`]). Invariants: a meeting costs what it costs once, not once per client; it
 //! is forgotten soon after its last client; nothing here is kept that another gateway would need.
 
 pub(crate) mod automatic;
@@ -16,6 +16,7 @@ pub(crate) mod people;
 pub(crate) mod plans;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tidy;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Deref;
@@ -89,7 +90,8 @@ impl Meetings {
         let shared = Arc::new(Shared::new(key.clone(), view));
         tokio::spawn(hub_link::run(shared.clone(), self.reach.clone(), ends.clone()));
         tokio::spawn(overview::run(shared.clone(), self.reach.clone(), ends.clone()));
-        tokio::spawn(automatic::run(shared.clone(), self.reach.clone(), ends));
+        tokio::spawn(automatic::run(shared.clone(), self.reach.clone(), ends.clone()));
+        tokio::spawn(tidy::run(shared.clone(), self.reach.clone(), ends));
         let meeting = Arc::new(LiveMeeting {
             shared,
             _alive: alive,
