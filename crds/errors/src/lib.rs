@@ -72,6 +72,8 @@ catalogue! {
         "close it instead, or delete the BreakoutRoom where it came from";
     WriteConflict = "WriteConflict", 409, "others changed the same object at the same time, again and again",
         "look at the rooms as they are now and try again";
+    DecisionNotWritten = "DecisionNotWritten", 503, "the decision cannot be written down: the Kubernetes API server does not answer",
+        "try again in a moment; the meeting goes on as it is meanwhile";
     EpochStale = "EpochStale", 409, "the request carries an epoch older than the room's",
         "the room has moved; clients reconnect by themselves";
     WorkerUnreachable = "WorkerUnreachable", 503, "the gateway cannot reach the worker that holds the meeting",

@@ -79,7 +79,7 @@ impl Rooms for ClusterRooms {
             }
             let over = waited || Instant::now() >= deadline;
             if !passes(error.code) || over {
-                if !is_gone(error.code) && over {
+                if passes(error.code) && !waited {
                     routes.remember_wait(&start.room);
                 }
                 return match ways.instead.filter(|_| gives_way(error.code)) {

@@ -118,8 +118,6 @@ pub(super) fn spawn(meetings: Arc<Meetings>, opened: Opened) -> Session {
     let (orders, asked) = mpsc::channel(1);
     let (events, happened) = mpsc::unbounded_channel();
     let room = opened.presence.meeting.room(opened.room.as_deref());
-    let mut down = Outbox::new(to_client);
-    opened.first.into_iter().for_each(|frame| down.push(frame));
     let mut mover = Mover::new(opened.by_token.identity.clone(), opened.room.clone());
     mover.set_host(opened.role >= Role::Cohost);
     let session = ClientSession {
@@ -138,13 +136,14 @@ pub(super) fn spawn(meetings: Arc<Meetings>, opened: Opened) -> Session {
         behind: false,
         desk: Desk::new(),
         up: Outbox::new(opened.to_worker),
-        down,
+        down: Outbox::new(to_client),
         orders,
         events,
         parting: None,
     };
     tokio::spawn(session.run(
         from_client,
+        opened.first,
         opened.from_worker,
         happened,
         opened.lease,
@@ -160,6 +159,7 @@ impl ClientSession {
     async fn run(
         mut self,
         mut from_client: mpsc::Receiver<ClientFrame>,
+        first: Vec<WorkerFrame>,
         mut from_worker: Streaming<WorkerFrame>,
         mut happened: mpsc::UnboundedReceiver<Event>,
         // Counts as a user of its connection until the session is over.
@@ -171,7 +171,14 @@ impl ClientSession {
         let mut overview = self.presence.meeting.overview();
         views.mark_changed();
         let mut refused = refused;
+        let mut over = false;
+        for frame in first {
+            over |= self.hear(frame);
+        }
         let end = loop {
+            if over {
+                break End::Worker;
+            }
             self.deliver();
             self.start_next();
             let due = self.deadline();

@@ -141,21 +141,30 @@ impl ClientSession {
         let events = self.events.clone();
         // A task of its own: what was begun is finished, whatever becomes of the client.
         tokio::spawn(async move {
-            let expects = |to| drop(events.send(Event::Expects(to)));
-            let outcome = desk::execute(&request.command, &asker, &meeting, &meetings.reach, expects).await;
-            let kind = kind_of(&request.command);
+            let (id, kind) = (request.id, kind_of(&request.command));
+            let identity = asker.actor.identity.clone();
+            let (reach, at, expected) = (meetings.reach.clone(), meeting.clone(), events.clone());
+            let work = tokio::spawn(async move {
+                let expects = |to| drop(expected.send(Event::Expects(to)));
+                desk::execute(&request.command, &asker, &at, &reach, expects).await
+            });
+            // Whatever goes wrong there, the client is answered and its next request taken up.
+            let outcome = work.await.unwrap_or_else(|error| {
+                tracing::error!(%error, command = kind, "a command failed");
+                Err(Code::Internal.into())
+            });
             let code = outcome
                 .as_ref()
                 .map_or_else(|error| error.code.as_str(), |_| "ok");
             tracing::info!(
-                identity = asker.actor.identity,
+                identity,
                 meeting = meeting.room(None),
                 command = kind,
                 outcome = code,
                 "a command"
             );
             meetings.reach.metrics.command(kind, code);
-            let _ = events.send(Event::Answered(answer_of(request.id, outcome)));
+            let _ = events.send(Event::Answered(answer_of(id, outcome)));
         });
     }
 

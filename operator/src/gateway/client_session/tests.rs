@@ -433,6 +433,24 @@ async fn endless_conflicts_end_with_an_error() {
 }
 
 #[tokio::test]
+async fn while_the_api_server_is_away_decisions_are_refused_and_signals_are_not() {
+    let world = World::new().await;
+    let (_session, mut probe) = world.join(host(), 0).await;
+    *world.api.away.lock().unwrap() = true;
+    let answer = probe
+        .ask(json!({"id": 1, "do": "settings", "mode": "automatic"}))
+        .await;
+    assert_eq!(answer["error"]["code"], "DecisionNotWritten");
+    let told = probe.ask(json!({"id": 2, "do": "broadcast", "text": "hi"})).await;
+    assert_eq!(told["ok"], true);
+    *world.api.away.lock().unwrap() = false;
+    let answer = probe
+        .ask(json!({"id": 3, "do": "settings", "mode": "automatic"}))
+        .await;
+    assert_eq!(answer["ok"], true);
+}
+
+#[tokio::test]
 async fn a_co_host_is_raised_at_once_and_falls_again() {
     let world = World::new().await;
     let (_session, mut hanna) = world.join(host(), 0).await;

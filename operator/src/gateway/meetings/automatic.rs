@@ -19,6 +19,8 @@ use crate::gateway::mint::random_number;
 
 /// Those who come within this are placed together.
 const GATHER: Duration = Duration::from_millis(300);
+/// After a write that failed.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Rooms that are applied one after the other get their people together: nobody is placed before the
 /// set of open rooms has been the same for this long.
 const QUIET: Duration = Duration::from_secs(2);
@@ -45,8 +47,14 @@ pub(super) async fn run(meeting: Arc<Shared>, reach: Reach, mut ends: watch::Rec
         }
         views.mark_unchanged();
         clients.mark_unchanged();
-        if let Err(error) = place(&meeting, &reach).await {
+        let placed = tokio::select! {
+            _ = ends.changed() => return,
+            placed = place(&meeting, &reach) => placed,
+        };
+        if let Err(error) = placed {
             tracing::warn!(code = %error.code, meeting = meeting.room(None), "people were not placed");
+            tokio::time::sleep(AGAIN).await;
+            clients.mark_changed();
         }
     }
 }

@@ -5,6 +5,9 @@
 //! that moment, and made again where somebody else wrote in between; what did not change is not
 //! written.
 
+use std::future::Future;
+use std::time::Duration;
+
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
@@ -18,6 +21,8 @@ const FIELD_MANAGER: &str = "plenum-gateway";
 const TRIES: usize = 5;
 /// Objects written at once.
 const PARALLEL: usize = 8;
+/// How long the API server may take for one call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Creates the rooms, which know their meeting and their names. Those that exist by now are left as
 /// they are.
@@ -34,8 +39,8 @@ pub(crate) async fn create(
     futures::stream::iter(rooms.into_iter().map(|room| {
         let (api, params) = (&api, &params);
         async move {
-            api.create(params, &room)
-                .await
+            in_time(api.create(params, &room))
+                .await?
                 .map_err(|error| failed(&error, "a BreakoutRoom cannot be created"))
         }
     }))
@@ -47,7 +52,7 @@ pub(crate) async fn create(
 /// Deletes a room. One that is gone is no fault.
 pub(crate) async fn delete(client: &Client, namespace: &str, name: &str) -> Result<(), PublicError> {
     let api: Api<BreakoutRoom> = Api::namespaced(client.clone(), namespace);
-    match api.delete(name, &DeleteParams::default()).await {
+    match in_time(api.delete(name, &DeleteParams::default())).await? {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(failed(&error, "a BreakoutRoom cannot be deleted")),
@@ -64,9 +69,8 @@ pub(crate) async fn write_session(
 ) -> Result<(), PublicError> {
     let api: Api<Meeting> = Api::namespaced(client.clone(), namespace);
     for _ in 0..TRIES {
-        let meeting = api
-            .get(name)
-            .await
+        let meeting = in_time(api.get(name))
+            .await?
             .map_err(|error| failed(&error, "the Meeting cannot be read"))?;
         let Some(decided) = decide(&meeting)? else {
             return Ok(());
@@ -83,7 +87,7 @@ pub(crate) async fn write_session(
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        match api.patch_status(name, &params, &Patch::Merge(&patch)).await {
+        match in_time(api.patch_status(name, &params, &Patch::Merge(&patch))).await? {
             Ok(_) => return Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(failed(&error, "the Meeting's status cannot be written")),
@@ -121,6 +125,12 @@ fn merge_patch(before: &Value, after: &Value) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
+async fn in_time<T>(call: impl Future<Output = T>) -> Result<T, PublicError> {
+    tokio::time::timeout(CALL_TIMEOUT, call)
+        .await
+        .map_err(|_| Code::DecisionNotWritten.into())
+}
+
 /// What a failed call to the API server means to somebody in the meeting.
 fn failed(error: &kube::Error, what: &str) -> PublicError {
     tracing::warn!(%error, what);
@@ -134,7 +144,10 @@ fn failed(error: &kube::Error, what: &str) -> PublicError {
             Code::NotPermitted,
             "the gateway, or a policy of the cluster, does not allow it",
         ),
-        _ => PublicError::new(Code::Internal, what),
+        kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
+            PublicError::new(Code::Internal, what)
+        }
+        _ => PublicError::new(Code::DecisionNotWritten, what),
     }
 }
 

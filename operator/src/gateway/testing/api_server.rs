@@ -19,6 +19,8 @@ pub(crate) struct ApiServer {
     /// So many writes meet a conflict.
     pub(crate) conflicts: Arc<Mutex<u32>>,
     pub(crate) writes: Arc<Mutex<Vec<(String, Value)>>>,
+    /// Answers nothing of use.
+    pub(crate) away: Arc<Mutex<bool>>,
     /// Where new rooms are placed.
     pub(super) place: Assignment,
 }
@@ -31,6 +33,9 @@ impl ApiServer {
     }
 
     fn answer(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        if *self.away.lock().unwrap() {
+            return failure(503, "ServiceUnavailable");
+        }
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         // apis/plenum.dev/v1alpha1/namespaces/NAMESPACE/KIND[/NAME[/status]]
         let (namespace, kind, name) = (parts[4], parts[5], parts.get(6).copied().unwrap_or_default());
