@@ -29,6 +29,7 @@ use tokio::runtime::Runtime;
 
 const MS: Duration = Duration::from_millis(1);
 const OLD: &str = "team/standup";
+const NEWS: &str = r#"{"at":1}"#;
 const NEW: &str = "team/standup/red";
 
 /// Two workers, each with a room.
@@ -442,6 +443,9 @@ fn takeover(begins: bool) {
     let others: Vec<String> = moved.other_participants.into_iter().map(|p| p.identity).collect();
     assert_eq!(others, ["carol"]);
 
+    // What the gateway says waits for his data channel.
+    bob.frame(client_frame::Frame::Tell(NEWS.into()));
+
     // All sections, an ICE restart, and silence about which stream is which; a section may have lost the
     // name that its track had at first.
     bob.client.restart("bob2");
@@ -484,6 +488,7 @@ fn takeover(begins: bool) {
         |_, _, _| {},
         |bob, _| bob.client.data.as_ref().unwrap().open(),
     );
+    bob.until("told", |bob| bob.told_data(RELIABLE, NEWS));
     bob.say(RELIABLE, "hello", 8);
     both(
         "data",

@@ -165,7 +165,14 @@ pub(super) fn write(participant: &Participant, room: &RoomName, peer: &PeerState
 fn handed_track(track: &Track) -> v1::HandedTrack {
     v1::HandedTrack {
         info: track.info.encode_to_vec(),
-        cids: track.cids.clone(),
+        // Those of codecs that were announced again and again are history.
+        cids: track
+            .cids
+            .iter()
+            .enumerate()
+            .filter(|(at, cid)| *at == 0 || track.info.codecs.iter().any(|c| c.cid == **cid))
+            .map(|(_, cid)| cid.clone())
+            .collect(),
         censored: track.censored,
         told_highest: told_number(track.told_highest),
     }

@@ -54,7 +54,10 @@ impl Engine {
         let Some(client) = self.clients.get_mut(&session) else {
             return;
         };
-        client.publisher.table.slots = state.sections.into_iter().map(slot).collect();
+        client
+            .publisher
+            .table
+            .adopt(state.sections.into_iter().map(slot).collect());
         client.publisher.transport.inherit(state.channels);
         client.inherited = state.sources;
     }
@@ -89,7 +92,6 @@ fn section(slot: &Slot) -> SectionState {
 
 fn slot(section: SectionState) -> Slot {
     let mut slot = Slot::new(section.mid, section.kind);
-    slot.clean = false;
     if let Some(sid) = section.publishes {
         slot.used = Use::Publishes(sid);
     }

@@ -66,6 +66,8 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     pub(crate) slots: Vec<Slot>,
+    /// The client negotiated with another engine last, and perhaps more than we were told.
+    adopted: bool,
 }
 
 /// What an offer changed.
@@ -89,6 +91,16 @@ pub(crate) fn kind_of(section: &Section) -> Option<MediaKind> {
 }
 
 impl Table {
+    /// Goes on with what was negotiated elsewhere: nothing may be bound before the next round has shown it
+    /// inactive.
+    pub(crate) fn adopt(&mut self, mut slots: Vec<Slot>) {
+        for slot in &mut slots {
+            slot.clean = false;
+        }
+        self.slots = slots;
+        self.adopted = true;
+    }
+
     /// Takes an offer. `track_of` finds the announced track of a msid track id. Afterwards
     /// [`Self::bind`] may fill idle sections, and [`Self::complete`] closes the round.
     pub(crate) fn offer(
@@ -98,17 +110,22 @@ impl Table {
     ) -> Changes {
         let mut changes = Changes::default();
         let mut claimed: Vec<TrackSid> = Vec::new();
+        let clean = !std::mem::take(&mut self.adopted);
+        let fresh = |mid, kind| Slot {
+            clean,
+            ..Slot::new(mid, kind)
+        };
         for (at, section) in sections.iter().enumerate() {
             let mid = section.mid.clone().unwrap_or_else(|| at.to_string());
             let kind = kind_of(section);
             match self.slots.get_mut(at) {
                 // A stopped section may be taken over by a new one (RFC 8829 section 5.2.2).
                 Some(slot) if slot.mid != mid || slot.kind != kind => {
-                    let old = std::mem::replace(slot, Slot::new(mid, kind));
+                    let old = std::mem::replace(slot, fresh(mid, kind));
                     drop_use(old.used, &mut changes);
                 }
                 Some(_) => {}
-                None => self.slots.push(Slot::new(mid, kind)),
+                None => self.slots.push(fresh(mid, kind)),
             }
             let Some(slot) = self.slots.get_mut(at) else {
                 continue;
@@ -283,6 +300,27 @@ mod tests {
         t.complete();
         t.offer(&o, &tracks);
         assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), Some(1));
+    }
+
+    #[test]
+    fn what_was_negotiated_elsewhere_is_seen_inactive_before_it_is_used() {
+        let mut t = Table::default();
+        let mut mine = Slot::new("0".to_owned(), Some(MediaKind::Audio));
+        mine.used = Use::Publishes(sid("TR_1"));
+        t.adopt(vec![mine, Slot::new("1".to_owned(), Some(MediaKind::Audio))]);
+        // The third section came to be after we were told.
+        let o = offer(&[
+            ("audio", "sendonly\r\na=msid:- unheard"),
+            ("audio", "recvonly"),
+            ("audio", "recvonly"),
+        ]);
+        assert_eq!(t.offer(&o, &tracks).published, vec![(sid("TR_1"), 0)]);
+        assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), None);
+        assert_eq!(t.idle(MediaKind::Audio), 2);
+        t.complete();
+        t.offer(&o, &tracks);
+        assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), Some(1));
+        assert_eq!(t.bind(&sid("TR_c"), MediaKind::Audio), Some(2));
     }
 
     #[test]
