@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::limit::Way;
+use crate::pace::Mode;
 use crate::packet::{FRAMES, PER_FRAME};
-use crate::publisher::Mode;
 
 /// Subscribers of the cells that targets are about.
 pub(crate) const HEADLINE: usize = 100;

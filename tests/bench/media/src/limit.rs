@@ -13,9 +13,10 @@ use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::BenchError;
+use crate::pace::{Mode, Pace};
 use crate::packet::{PACKET, PER_FRAME, TAG, Writer};
 use crate::process::Usage;
-use crate::publisher::{Mode, SSRC};
+use crate::publisher::SSRC;
 use crate::socket::{self, Inbox, Outbox};
 
 const ROUND: Duration = Duration::from_millis(5);
@@ -176,12 +177,12 @@ fn send(
         Vec::with_capacity(per_buffer as usize * (PACKET + TAG));
         to.len() * (burst / per_buffer) as usize
     ];
-    let mut due = Instant::now();
-    let open = due + WARM;
+    let mut pace = Pace::new(Instant::now());
+    let open = Instant::now() + WARM;
     let mut start: Option<(Usage, Instant, u64)> = None;
     let mut sent = 0;
     loop {
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        std::thread::sleep(pace.due(mode).saturating_duration_since(Instant::now()));
         let now = Instant::now();
         match &start {
             None if now >= open => {
@@ -226,7 +227,7 @@ fn send(
         }
         outbox.send(&socket, &batch)?;
         sent += burst * to.len() as u64;
-        due += mode.interval();
+        pace.departed(mode, now);
     }
 }
 

@@ -17,6 +17,7 @@ mod front;
 mod limit;
 mod link;
 mod livekit;
+mod pace;
 mod packet;
 mod process;
 mod publisher;

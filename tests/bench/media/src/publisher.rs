@@ -16,39 +16,11 @@ use tokio::sync::watch;
 
 use crate::error::BenchError;
 use crate::link::{Link, Order};
-use crate::packet::{FRAMES, PACKET, PER_FRAME, Writer};
+use crate::pace::{Mode, Pace};
+use crate::packet::{PACKET, PER_FRAME, Writer};
 use crate::rtcp::{self, Heard};
 use crate::socket::{self, Inbox, Outbox};
 use crate::transport::{Identity, Input, Transport};
-
-/// How the packets of a second are spread over it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Mode {
-    /// Evenly.
-    Single,
-    /// A frame's packets back to back.
-    Frames,
-}
-
-impl Mode {
-    pub(crate) const ALL: [Mode; 2] = [Mode::Single, Mode::Frames];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Mode::Single => "single",
-            Mode::Frames => "frames10",
-        }
-    }
-
-    /// Between two wake-ups.
-    pub(crate) fn interval(self) -> Duration {
-        let per_second = match self {
-            Mode::Single => FRAMES * PER_FRAME,
-            Mode::Frames => FRAMES,
-        };
-        Duration::from_nanos(1_000_000_000 / per_second)
-    }
-}
 
 /// The stream's source.
 pub(crate) const SSRC: u32 = 0x0BE7_0001;
@@ -192,7 +164,7 @@ struct Run {
 
 impl Run {
     fn run(mut self) -> Result<(), BenchError> {
-        let mut due = Instant::now();
+        let mut pace = Pace::new(Instant::now());
         let mut next_report = Instant::now();
         let mut sealed: Vec<(u64, BytesMut)> = Vec::new();
         while !self.control.stop.load(Ordering::Relaxed) {
@@ -201,7 +173,7 @@ impl Run {
                 1 => Mode::Single,
                 2 => Mode::Frames,
                 _ => {
-                    due = Instant::now();
+                    pace = Pace::new(Instant::now());
                     socket::wait(&self.socket, IDLE)?;
                     continue;
                 }
@@ -213,17 +185,13 @@ impl Run {
             if sealed.is_empty() {
                 self.seal(mode, &mut sealed)?;
             }
-            let now = Instant::now();
+            let (now, due) = (Instant::now(), pace.due(mode));
             if now < due {
                 socket::wait(&self.socket, due - now)?;
                 continue;
             }
             self.depart(server, &mut sealed)?;
-            due += mode.interval();
-            if now > due + REPORTS {
-                // The machine slept; nobody is served by catching up.
-                due = now;
-            }
+            pace.departed(mode, now);
             if now >= next_report {
                 next_report = now + REPORTS;
                 self.sender_report(server)?;
@@ -341,12 +309,5 @@ mod tests {
         d.set(3, 17);
         d.set(REMEMBERED as u64 + 4, 18);
         assert_eq!((d.get(3), d.get(4)), (Some(17), Some(18)));
-    }
-
-    #[test]
-    fn both_modes_send_as_many_packets() {
-        let per_second = |mode: Mode, burst: u128| burst * 1_000_000_000 / mode.interval().as_nanos();
-        assert_eq!(per_second(Mode::Single, 1), 300);
-        assert_eq!(per_second(Mode::Frames, 10), 300);
     }
 }

@@ -18,6 +18,8 @@ use crate::livekit::LiveKit;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(10);
+/// A server that waits for its clients stops waiting when it is told again.
+const AGAIN: Duration = Duration::from_secs(1);
 const LOG_TAIL: usize = 4000;
 /// What `plenum-worker dev` signs with by default; the other server is told the same.
 const KEY: &str = "devkey";
@@ -171,13 +173,18 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            // It is our child and not yet waited for: the number is its own.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
         let end = Instant::now() + GRACE;
+        let mut next = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > end {
+            let now = Instant::now();
+            if now >= next {
+                next = now + AGAIN;
+                if let Ok(pid) = i32::try_from(self.child.id()) {
+                    // It is our child and not yet waited for: the number is its own.
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+                }
+            }
+            if now > end {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 break;

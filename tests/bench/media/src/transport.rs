@@ -92,6 +92,8 @@ pub(crate) struct Transport {
     identity: Identity,
     local: Local,
     remote: Option<Remote>,
+    /// Candidates from before the answer.
+    early: Vec<SocketAddr>,
     server: Option<SocketAddr>,
     dtls: Option<Endpoint>,
     keys: Option<Keys>,
@@ -119,6 +121,7 @@ impl Transport {
             },
             identity: identity.clone(),
             remote: None,
+            early: Vec::new(),
             server: None,
             dtls: None,
             keys: None,
@@ -139,16 +142,19 @@ impl Transport {
                 known.feedback = remote.feedback;
             }
             None => {
+                let mut remote = remote;
+                remote.candidates.append(&mut self.early);
                 self.remote = Some(remote);
                 self.next_check = Some(now);
             }
         }
     }
 
-    /// A candidate that came after the answer.
+    /// A candidate outside the answer, which it may overtake.
     pub(crate) fn trickled(&mut self, candidate: SocketAddr) {
-        if let Some(remote) = &mut self.remote {
-            remote.candidates.push(candidate);
+        match &mut self.remote {
+            Some(remote) => remote.candidates.push(candidate),
+            None => self.early.push(candidate),
         }
     }
 
@@ -302,5 +308,64 @@ impl Transport {
 
     pub(crate) fn open_rtcp(&mut self, datagram: &[u8]) -> Result<BytesMut, Error> {
         self.keys()?.rtcp_in.decrypt_rtcp(datagram)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote_of(t: &Transport, candidates: Vec<SocketAddr>, active: bool) -> Remote {
+        Remote {
+            ufrag: t.local.ufrag.clone(),
+            pwd: t.local.pwd.clone(),
+            active,
+            candidates,
+            videos: 0,
+            feedback: true,
+        }
+    }
+
+    /// Two of us, of which one plays the server: checks, handshake in either role, and media both ways.
+    #[test]
+    fn two_transports_connect_in_either_role_and_exchange_media() {
+        for a_is_active in [false, true] {
+            let identity = Identity::generate().unwrap();
+            let addresses: [SocketAddr; 2] = ["127.0.0.1:1001", "127.0.0.1:1002"].map(|a| a.parse().unwrap());
+            let mut now = Instant::now();
+            let mut a = Transport::new(&identity, addresses[0]).unwrap();
+            let mut b = Transport::new(&identity, addresses[1]).unwrap();
+            // One candidate comes before its answer, the other in it.
+            a.trickled(addresses[1]);
+            let (of_a, of_b) = (
+                remote_of(&a, vec![addresses[0]], a_is_active),
+                remote_of(&b, Vec::new(), !a_is_active),
+            );
+            a.answered(of_b, now);
+            b.answered(of_a, now);
+            for _ in 0..200 {
+                now += Duration::from_millis(10);
+                a.tick(now).unwrap();
+                b.tick(now).unwrap();
+                for (to, d) in a.take_output() {
+                    assert_eq!(to, addresses[1]);
+                    b.datagram(&d, addresses[0], now).unwrap();
+                }
+                for (to, d) in b.take_output() {
+                    assert_eq!(to, addresses[0]);
+                    a.datagram(&d, addresses[1], now).unwrap();
+                }
+            }
+            assert!(a.connected() && b.connected() && a.feedback());
+            assert_eq!((a.server(), b.server()), (Some(addresses[1]), Some(addresses[0])));
+            let packet = crate::packet::Writer::new(1, "0").packet();
+            let sealed = a.seal_rtp(&packet).unwrap();
+            assert_eq!(b.datagram(&sealed, addresses[0], now).unwrap(), Input::Rtp);
+            assert_eq!(b.open_rtp(&sealed).unwrap()[..], packet[..]);
+            let report = crate::rtcp::sender_report(1, 2, 3, 4, 5);
+            let sealed = b.seal_rtcp(&report).unwrap();
+            assert_eq!(a.datagram(&sealed, addresses[1], now).unwrap(), Input::Rtcp);
+            assert_eq!(a.open_rtcp(&sealed).unwrap()[..], report[..]);
+        }
     }
 }
