@@ -42,14 +42,19 @@ async fn response<T>(session: &mut Session, wanted: impl Fn(Response) -> Option<
 }
 
 async fn join(world: &World, start: Start) -> (Session, String) {
+    let (session, join) = greeted(world, start).await;
+    (session, join.room.unwrap().name)
+}
+
+async fn greeted(world: &World, start: Start) -> (Session, proto::JoinResponse) {
     world.rooms.check(&start).await.unwrap();
     let mut session = world.rooms.enter(start).await.unwrap();
-    let room = response(&mut session, |message| match message {
-        Response::Join(join) => Some(join.room.unwrap().name),
+    let join = response(&mut session, |message| match message {
+        Response::Join(join) => Some(join),
         _ => None,
     })
     .await;
-    (session, room)
+    (session, join)
 }
 
 fn alice() -> Start {
@@ -98,9 +103,51 @@ async fn a_move_on_the_same_worker_and_the_way_back_when_the_room_closes() {
 }
 
 #[tokio::test]
+async fn a_move_to_another_worker_takes_the_peer_connection_along() {
+    let (world, workers) = world(1).await;
+    let (mut session, greeting) = greeted(&world, alice()).await;
+    workers[0]
+        .says(0, &json!({"id": 1, "do": "chooseRoom", "room": "red"}))
+        .await;
+    let order = tokio::time::timeout(PATIENCE, session.orders.recv())
+        .await
+        .unwrap();
+    let sent = Order::Elsewhere {
+        room: RED.into(),
+        may_resume: true,
+    };
+    assert_eq!(order, Some(sent));
+    drop(session);
+    let request = proto::JoinRequest {
+        reconnect: true,
+        participant_sid: greeting.participant.unwrap().sid,
+        ..Default::default()
+    };
+    let returning = Start {
+        join_request: request.encode_to_vec(),
+        ..start(RED, "alice", Role::Participant)
+    };
+    world.rooms.check(&returning).await.unwrap();
+    let mut session = world.rooms.enter(returning).await.unwrap();
+    response(&mut session, |message| {
+        matches!(message, Response::Reconnect(_)).then_some(())
+    })
+    .await;
+    assert_eq!(workers[1].people(RED).await, ["alice"]);
+    workers[1].says(0, &json!({"id": 2, "do": "hello"})).await;
+    let state = workers[1].told(0, |value| value["re"] == 2).await;
+    assert_eq!(state["result"]["me"]["room"], "red");
+}
+
+#[tokio::test]
 async fn a_move_to_another_worker_and_the_way_back_when_the_room_closes() {
     let (world, workers) = world(1).await;
-    let (mut session, _) = join(&world, alice()).await;
+    // Two peer connections can't be taken along.
+    let newcomer = Start {
+        dual_peer_connection: true,
+        ..alice()
+    };
+    let (mut session, _) = join(&world, newcomer).await;
     workers[0]
         .says(0, &json!({"id": 1, "do": "chooseRoom", "room": "red"}))
         .await;

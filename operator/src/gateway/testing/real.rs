@@ -15,7 +15,9 @@ use plenum_worker::meeting::{Meetings, MeetingsHandle};
 use plenum_worker::quality::Metrics;
 use plenum_worker::quality::http::Health;
 use plenum_worker::room::{EndReason, RoomName};
-use plenum_worker::session::api::{Command, Event, Reliability, SessionId};
+use plenum_worker::session::api::{
+    ChannelState, Command, Event, PeerState, Reliability, SectionState, SessionId,
+};
 use plenum_worker::signal::{Hub, HubConfig, HubHandle};
 use plenum_worker_api::v1;
 use prost::Message as _;
@@ -176,7 +178,22 @@ impl RealWorker {
     }
 }
 
-/// A media engine whose clients' data channels are open at once, and that hands nobody over.
+fn a_peer_with_a_data_channel() -> PeerState {
+    PeerState {
+        sections: vec![SectionState {
+            mid: "0".into(),
+            kind: None,
+            publishes: None,
+        }],
+        sources: Vec::new(),
+        channels: vec![ChannelState {
+            id: 0,
+            reliability: Reliability::Reliable,
+        }],
+    }
+}
+
+/// A media engine whose clients' data channels are open at once.
 async fn play(
     mut commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<Event>,
@@ -184,12 +201,13 @@ async fn play(
 ) {
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Open { session, .. } => {
+            Command::Open { session, .. } | Command::Adopt { session, .. } => {
                 media.lock().unwrap().sessions.push(session);
                 let _ = events.send(Event::DataOpen { session });
             }
             Command::HandOver { session } => {
-                let _ = events.send(Event::HandedOver { session, state: None });
+                let state = Some(Box::new(a_peer_with_a_data_channel()));
+                let _ = events.send(Event::HandedOver { session, state });
             }
             Command::SendData {
                 sessions, payload, ..
