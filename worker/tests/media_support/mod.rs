@@ -10,6 +10,7 @@
 )]
 
 pub mod channels;
+pub mod people;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
