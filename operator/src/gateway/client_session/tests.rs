@@ -295,6 +295,25 @@ async fn a_decision_while_somebody_is_away_is_followed_when_they_return() {
 }
 
 #[tokio::test]
+async fn a_decision_that_was_overruled_does_not_come_back() {
+    let world = World::new().await;
+    world.put_room("red", 0, |room| room.spec.participants = vec!["alice".into()]);
+    world.put_room("blue", 0, |_| {});
+    decide(&world, "alice", None);
+    let (_session, _probe) = world.join(alice(), 0).await;
+    let moves = || {
+        let meeting = world.routes().meetings.get("demo", "standup").unwrap();
+        let session = meeting.status.clone().unwrap().session.unwrap();
+        session.breakouts.map_or(0, |breakouts| breakouts.moves.len())
+    };
+    assert_eq!(moves(), 1);
+    // Git names another room: the decision, made when it was red, is void.
+    world.put_room("red", 0, |_| {});
+    world.put_room("blue", 0, |room| room.spec.participants = vec!["alice".into()]);
+    until("the decision is gone", || moves() == 0).await;
+}
+
+#[tokio::test]
 async fn only_hosts_change_rooms_and_everything_is_answered() {
     let world = World::new().await;
     let (_session, mut probe) = world.join(alice(), 0).await;

@@ -110,24 +110,30 @@ async fn place(meeting: &Shared, reach: &Reach) -> Result<(), plenum_errors::Pub
         own.contains(&one.identity) || one.room.is_some() || !is_free(&view.plan, &one.identity, now_ms())
     });
     let (taken, seed) = (HashSet::new(), random_number());
-    objects::write_session(&reach.client, &meeting.namespace, &meeting.name, |fresh| {
-        let plan = desk::plan_of(fresh, meeting, reach);
-        let scene = Scene {
-            plan: &plan,
-            meeting: fresh,
-            people: &people,
-            taken: &taken,
-            now: now_ms(),
-            seed,
-        };
-        let Some(breakouts) = auto_assign(&scene)? else {
-            return Ok(None);
-        };
-        let session = fresh.status.as_ref().and_then(|status| status.session.clone());
-        Ok(Some(SessionDecisions {
-            breakouts: Some(breakouts),
-            ..session.unwrap_or_default()
-        }))
-    })
+    let rooms = || desk::mirrored(meeting, reach);
+    objects::write_session(
+        &reach.client,
+        &meeting.namespace,
+        &meeting.name,
+        rooms,
+        |fresh, plan| {
+            let scene = Scene {
+                plan,
+                meeting: fresh,
+                people: &people,
+                taken: &taken,
+                now: now_ms(),
+                seed,
+            };
+            let Some(breakouts) = auto_assign(&scene)? else {
+                return Ok(None);
+            };
+            let session = fresh.status.as_ref().and_then(|status| status.session.clone());
+            Ok(Some(SessionDecisions {
+                breakouts: Some(breakouts),
+                ..session.unwrap_or_default()
+            }))
+        },
+    )
     .await
 }

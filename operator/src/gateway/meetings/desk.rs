@@ -6,10 +6,11 @@
 //! answer, so that the next command can name it; texts and tokens are never logged.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::{Resource as _, ResourceExt as _};
-use plenum_breakout::{Actor, Decision, Plan, Present, RoomDraft, Scene, decide};
+use plenum_breakout::{Actor, Decision, Present, RoomDraft, Scene, decide};
 use plenum_crds::{BreakoutRoom, MADE_IN_MEETING_LABEL, Meeting, SessionDecisions};
 use plenum_errors::{Code, PublicError};
 use plenum_protocol::Command;
@@ -70,23 +71,29 @@ pub(crate) async fn execute(
     let seed = random_number();
     let mut decided = Decision::default();
     let mut object = view.meeting.clone();
-    objects::write_session(&reach.client, &meeting.namespace, &meeting.name, |fresh| {
-        let plan = plan_of(fresh, meeting, reach);
-        let scene = Scene {
-            plan: &plan,
-            meeting: fresh,
-            people: &present,
-            taken: &taken(meeting, reach),
-            now: now_ms(),
-            seed,
-        };
-        decided = decide(command, &asker.actor, &scene)?;
-        object = fresh.clone().into();
-        if let Some(to) = &decided.expect {
-            expects(to.clone());
-        }
-        Ok(with(fresh, &decided))
-    })
+    let rooms = || mirrored(meeting, reach);
+    objects::write_session(
+        &reach.client,
+        &meeting.namespace,
+        &meeting.name,
+        rooms,
+        |fresh, plan| {
+            let scene = Scene {
+                plan,
+                meeting: fresh,
+                people: &present,
+                taken: &taken(meeting, reach),
+                now: now_ms(),
+                seed,
+            };
+            decided = decide(command, &asker.actor, &scene)?;
+            object = fresh.clone().into();
+            if let Some(to) = &decided.expect {
+                expects(to.clone());
+            }
+            Ok(with(fresh, &decided))
+        },
+    )
     .await?;
     let mut result = Value::Null;
     if !decided.new_rooms.is_empty() {
@@ -101,13 +108,11 @@ pub(crate) async fn execute(
     Ok(result)
 }
 
-/// What the objects amount to now: the view may be a moment behind.
-pub(super) fn plan_of(fresh: &Meeting, meeting: &Shared, reach: &Reach) -> Plan {
-    let rooms = reach.routes.breakouts.all();
-    let of_the_namespace = rooms
-        .iter()
-        .filter(|room| room.namespace().as_deref() == Some(meeting.namespace.as_str()));
-    Plan::of(fresh, of_the_namespace.map(AsRef::as_ref))
+/// The rooms of the namespace as the watch has told; the view may be a moment behind.
+pub(super) fn mirrored(meeting: &Shared, reach: &Reach) -> Vec<Arc<BreakoutRoom>> {
+    let mut rooms = reach.routes.breakouts.all();
+    rooms.retain(|room| room.namespace().as_deref() == Some(meeting.namespace.as_str()));
+    rooms
 }
 
 /// The session's decisions with what was decided; `None` where nothing was.
@@ -158,10 +163,8 @@ pub(super) async fn roster(view: &View, reach: &Reach) -> Vec<Present> {
 
 /// Names of rooms of other meetings in the namespace: an object's name is taken for all of them.
 fn taken(meeting: &Shared, reach: &Reach) -> HashSet<String> {
-    let rooms = reach.routes.breakouts.all();
-    rooms
+    mirrored(meeting, reach)
         .iter()
-        .filter(|room| room.namespace().as_deref() == Some(meeting.namespace.as_str()))
         .map(|room| room.name_any())
         .collect()
 }

@@ -6,11 +6,13 @@
 //! written.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
+use plenum_breakout::{Plan, pruned};
 use plenum_crds::{BreakoutRoom, Meeting, SessionDecisions};
 use plenum_errors::{Code, PublicError};
 use serde_json::{Map, Value, json};
@@ -59,20 +61,32 @@ pub(crate) async fn delete(client: &Client, namespace: &str, name: &str) -> Resu
     }
 }
 
-/// Writes what `decide` makes of the Meeting as it is now; `None` = nothing to write. Asked again
-/// where somebody else wrote in between.
+/// Writes what `decide` makes of the Meeting as it is now and of its plan; `None` = nothing to write.
+/// Asked again where somebody else wrote in between. `mirrored`: the rooms of the namespace, as far as
+/// the watch has told.
 pub(crate) async fn write_session(
     client: &Client,
     namespace: &str,
     name: &str,
-    mut decide: impl FnMut(&Meeting) -> Result<Option<SessionDecisions>, PublicError>,
+    mirrored: impl Fn() -> Vec<Arc<BreakoutRoom>>,
+    mut decide: impl FnMut(&Meeting, &Plan) -> Result<Option<SessionDecisions>, PublicError>,
 ) -> Result<(), PublicError> {
     let api: Api<Meeting> = Api::namespaced(client.clone(), namespace);
     for _ in 0..TRIES {
         let meeting = in_time(api.get(name))
             .await?
             .map_err(|error| failed(&error, "the Meeting cannot be read"))?;
-        let Some(decided) = decide(&meeting)? else {
+        let mut plan = Plan::of(&meeting, mirrored().iter().map(AsRef::as_ref));
+        if pruned(&meeting, &plan).is_some() {
+            // Decisions that seem to be about nothing may be newer than what the watch has told of the
+            // rooms. What is read after the Meeting is not older than its decisions.
+            let rooms: Api<BreakoutRoom> = Api::namespaced(client.clone(), namespace);
+            let listed = in_time(rooms.list(&ListParams::default()))
+                .await?
+                .map_err(|error| failed(&error, "the BreakoutRooms cannot be read"))?;
+            plan = Plan::of(&meeting, &listed.items);
+        }
+        let Some(decided) = decide(&meeting, &plan)? else {
             return Ok(());
         };
         let before = meeting.status.as_ref().and_then(|status| status.session.clone());

@@ -35,15 +35,16 @@ pub(super) async fn run(meeting: Arc<Shared>, reach: Reach, mut ends: watch::Rec
         if overtaken.is_none() || without_overtaken(&meeting) != overtaken {
             continue;
         }
-        let outcome = objects::write_session(&reach.client, &meeting.namespace, &meeting.name, |fresh| {
-            let plan = desk::plan_of(fresh, &meeting, &reach);
-            let session = fresh.status.as_ref().and_then(|status| status.session.clone());
-            Ok(pruned(fresh, &plan).map(|breakouts| SessionDecisions {
-                breakouts: Some(breakouts),
-                ..session.unwrap_or_default()
-            }))
-        })
-        .await;
+        let (client, rooms) = (&reach.client, || desk::mirrored(&meeting, &reach));
+        let outcome =
+            objects::write_session(client, &meeting.namespace, &meeting.name, rooms, |fresh, plan| {
+                let session = fresh.status.as_ref().and_then(|status| status.session.clone());
+                Ok(pruned(fresh, plan).map(|breakouts| SessionDecisions {
+                    breakouts: Some(breakouts),
+                    ..session.unwrap_or_default()
+                }))
+            })
+            .await;
         if let Err(error) = outcome {
             tracing::debug!(code = %error.code, meeting = meeting.room(None), "overtaken decisions stay for now");
         }

@@ -68,6 +68,17 @@ impl ApiServer {
                     .put(serde_json::from_value(value.clone()).unwrap());
                 (200, value)
             }
+            ("GET", "breakoutrooms") if name.is_empty() => {
+                let rooms = self.routes.breakouts.all();
+                let own = rooms
+                    .iter()
+                    .filter(|room| room.namespace().as_deref() == Some(namespace));
+                let items: Vec<Value> = own.map(|room| serde_json::to_value(&**room).unwrap()).collect();
+                let list = json!({
+                    "apiVersion": "plenum.dev/v1alpha1", "kind": "BreakoutRoomList", "metadata": {}, "items": items,
+                });
+                (200, list)
+            }
             ("POST", "breakoutrooms") => {
                 let mut room: BreakoutRoom = serde_json::from_value(body.clone()).unwrap();
                 if self.routes.breakouts.get(namespace, &room.name_any()).is_some() {
