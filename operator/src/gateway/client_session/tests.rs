@@ -314,6 +314,30 @@ async fn a_decision_that_was_overruled_does_not_come_back() {
 }
 
 #[tokio::test]
+async fn a_decision_about_a_room_that_the_watch_has_not_told_of_is_kept() {
+    let world = World::new().await;
+    let room = crate::gateway::meetings::plans::tests::room("standup", "red");
+    world.api.unseen.lock().unwrap().push(room);
+    decide(&world, "alice", Some("red"));
+    let (_session, mut probe) = world.join(host(), 0).await;
+    let answer = probe
+        .ask(json!({"id": 1, "do": "settings", "allowCancel": true}))
+        .await;
+    assert_eq!(answer["ok"], true);
+    let meeting = world.routes().meetings.get("demo", "standup").unwrap();
+    let breakouts = meeting
+        .status
+        .clone()
+        .unwrap()
+        .session
+        .unwrap()
+        .breakouts
+        .unwrap();
+    assert_eq!(breakouts.allow_cancel, Some(true));
+    assert_eq!(breakouts.moves[0].room.as_deref(), Some("red"));
+}
+
+#[tokio::test]
 async fn only_hosts_change_rooms_and_everything_is_answered() {
     let world = World::new().await;
     let (_session, mut probe) = world.join(alice(), 0).await;

@@ -19,6 +19,8 @@ pub(crate) struct ApiServer {
     /// So many writes meet a conflict.
     pub(crate) conflicts: Arc<Mutex<u32>>,
     pub(crate) writes: Arc<Mutex<Vec<(String, Value)>>>,
+    /// Rooms that the watch has not told of yet.
+    pub(crate) unseen: Arc<Mutex<Vec<BreakoutRoom>>>,
     /// Answers nothing of use.
     pub(crate) away: Arc<Mutex<bool>>,
     /// Where new rooms are placed.
@@ -73,7 +75,12 @@ impl ApiServer {
                 let own = rooms
                     .iter()
                     .filter(|room| room.namespace().as_deref() == Some(namespace));
-                let items: Vec<Value> = own.map(|room| serde_json::to_value(&**room).unwrap()).collect();
+                let unseen = self.unseen.lock().unwrap();
+                let items: Vec<Value> = own
+                    .map(AsRef::as_ref)
+                    .chain(unseen.iter())
+                    .map(|room: &BreakoutRoom| serde_json::to_value(room).unwrap())
+                    .collect();
                 let list = json!({
                     "apiVersion": "plenum.dev/v1alpha1", "kind": "BreakoutRoomList", "metadata": {}, "items": items,
                 });

@@ -177,6 +177,7 @@ impl World {
             version: Arc::default(),
             conflicts: Arc::default(),
             writes: Arc::default(),
+            unseen: Arc::default(),
             away: Arc::default(),
             place: place(0, 3),
         };
