@@ -1,4 +1,5 @@
-// A process with some people in a meeting who listen only. Its parent asks, it answers.
+// A process with some people in a meeting who send and receive no media: their places are what counts.
+// Its parent asks, it answers.
 
 import { ConnectionState, Room, RoomEvent, dispose } from '@livekit/rtc-node';
 
@@ -11,14 +12,13 @@ const asked = {
     const person = { room, ended: false };
     people.set(identity, person);
     room.on(RoomEvent.Disconnected, () => (person.ended = true));
-    await room.connect(url, token, { autoSubscribe: true, dynacast: false });
+    await room.connect(url, token, { autoSubscribe: false, dynacast: false });
   },
-  /** What each sees: whether it is connected, and who else is in its room. */
+  /** Who is connected. (Whom it sees is no measure: this client keeps people of rooms it has left.) */
   view() {
     return [...people].map(([identity, { room, ended }]) => ({
       identity,
       connected: !ended && room.connectionState === ConnectionState.CONN_CONNECTED,
-      others: [...room.remoteParticipants.keys()].sort(),
     }));
   },
 };

@@ -40,6 +40,18 @@ pub struct Transfer {
     pub mute_sources: Vec<i32>,
 }
 
+impl Participant {
+    /// As those see it who are not in its room any more.
+    fn farewell(&self) -> lk::ParticipantInfo {
+        lk::ParticipantInfo {
+            state: State::Disconnected as i32,
+            disconnect_reason: lk::DisconnectReason::Migration as i32,
+            tracks: Vec::new(),
+            ..self.info()
+        }
+    }
+}
+
 impl Room {
     /// May `who` come over from another room?
     fn admits_arrival(&self, who: &Participant, passage: Passage) -> Result<(), PublicError> {
@@ -98,10 +110,7 @@ impl Room {
             }
             participant.changed();
             if !participant.grant.hidden {
-                let mut info = participant.info();
-                info.state = State::Disconnected as i32;
-                info.disconnect_reason = lk::DisconnectReason::Migration as i32;
-                info.tracks.clear();
+                let info = participant.farewell();
                 self.remember_departure(info.clone(), now);
                 gone.push(info);
             }
@@ -113,6 +122,17 @@ impl Room {
         }
         if !gone.is_empty() {
             out.tell_all(staying.clone(), Notice::Participants(gone));
+        }
+        // RoomMoved says who is in the other room. Clients of before it said so only add those: they are
+        // told whom they leave behind.
+        let left: Vec<lk::ParticipantInfo> = self
+            .participants
+            .values()
+            .filter(|p| !p.grant.hidden)
+            .map(Participant::farewell)
+            .collect();
+        if !left.is_empty() {
+            out.tell_all(sessions.to_vec(), Notice::Participants(left));
         }
         if !silent.is_empty() {
             out.tell_all(staying, Notice::Speakers(silent));
