@@ -288,10 +288,13 @@ export class Breakouts {
   }
 
   /** Speaks into all open rooms at once, beside the room that one is in. */
-  async speak(): Promise<Running> {
+  async speak(options: { url?: string } = {}): Promise<Running> {
     const result = as(sessions, await this.request({ do: 'speak' }));
     if (!result) throw malformed('speak');
-    return speakInto(this.room, result.sessions);
+    return speakInto(
+      this.room,
+      result.sessions.map((one) => ({ ...one, ...options })),
+    );
   }
 
   /**

@@ -26,13 +26,14 @@ class Sessions implements Running {
   /** Connects to all, or to none. */
   async open(own: Room, sessions: Session[], prepare: (room: Room) => void): Promise<void> {
     try {
-      for (const { url, token } of sessions) {
+      const connecting = sessions.map(({ url, token }) => {
         const room = another(own, { disconnectOnPageLeave: true });
         this.rooms.push(room);
         prepare(room);
         room.on('disconnected', () => this.ended());
-        await room.connect(url, token, { autoSubscribe: false });
-      }
+        return room.connect(url, token, { autoSubscribe: false });
+      });
+      await Promise.all(connecting);
     } catch (error) {
       await this.stop();
       throw notConnected(error instanceof Error ? error.message : String(error));

@@ -70,6 +70,8 @@ catalogue! {
         "remove rooms first; a meeting has at most 200";
     RoomForeign = "RoomForeign", 409, "the breakout room was applied from outside the meeting, so it can't be removed from inside",
         "close it instead, or delete the BreakoutRoom where it came from";
+    SpeakLimit = "SpeakLimit", 409, "more rooms are open than one host can speak into at once",
+        "broadcast a text instead; speaking reaches 25 rooms, each over a connection of its own";
     WriteConflict = "WriteConflict", 409, "others changed the same object at the same time, again and again",
         "look at the rooms as they are now and try again";
     DecisionNotWritten = "DecisionNotWritten", 503, "the decision cannot be written down: the Kubernetes API server does not answer",

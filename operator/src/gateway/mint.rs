@@ -47,15 +47,33 @@ pub(crate) async fn mint(
     Ok(plenum_token::sign(&claims, &key.key, &key.secret)?)
 }
 
-/// How a listener's identity ends: its own, so that it takes nobody's place.
-const LISTENER: &str = "~listen";
-/// A listener's token is for joining now; a live session is given fresh ones.
-const LISTENER_TTL_SECONDS: u64 = 600;
+/// A host's second presence, in a room they are not in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aside {
+    /// Hears and sees the room, unseen.
+    Listen,
+    /// Is heard in the room.
+    Speak,
+}
+
+impl Aside {
+    /// How its identity ends: its own, so that it takes nobody's place.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Aside::Listen => "~listen",
+            Aside::Speak => "~speak",
+        }
+    }
+}
+
+/// Such a token is for joining now; a live session is given fresh ones.
+const ASIDE_TTL_SECONDS: u64 = 600;
 /// Bytes of an identity.
 const MAX_IDENTITY: usize = 128;
 
-/// A signed token to see and hear `room` unseen, for `identity`, which is a host.
-pub(crate) async fn listener_token(
+/// A signed token for a second presence of `identity`, which is a host, in `room`.
+pub(crate) async fn aside_token(
+    aside: Aside,
     keys: &Keys,
     meeting: &Meeting,
     room: &str,
@@ -64,20 +82,37 @@ pub(crate) async fn listener_token(
     now: u64,
 ) -> Result<String, PublicError> {
     let key = keys.of_meeting(meeting).await?;
-    let mut end = identity.len().min(MAX_IDENTITY - LISTENER.len());
+    let suffix = aside.suffix();
+    let mut end = identity.len().min(MAX_IDENTITY - suffix.len());
     while !identity.is_char_boundary(end) {
         end -= 1;
     }
-    let identity = format!("{}{LISTENER}", &identity[..end]);
-    let plain = Claims::for_participant(&identity, room, Role::Viewer, now, LISTENER_TTL_SECONDS);
+    let identity = format!("{}{suffix}", &identity[..end]);
+    let role = match aside {
+        Aside::Listen => Role::Viewer,
+        Aside::Speak => Role::Participant,
+    };
+    let plain = Claims::for_participant(&identity, room, role, now, ASIDE_TTL_SECONDS);
+    let speaks = aside == Aside::Speak;
     let claims = Claims {
         name: name.to_owned(),
+        // Carries somebody's sound from elsewhere.
+        kind: if speaks {
+            "bridge".to_owned()
+        } else {
+            String::new()
+        },
         video: VideoGrant {
-            hidden: true,
-            can_publish: Some(false),
+            hidden: !speaks,
+            can_publish: Some(speaks),
+            can_publish_sources: if speaks {
+                vec![source_name(Source::Microphone).to_owned()]
+            } else {
+                Vec::new()
+            },
             can_publish_data: Some(false),
             can_update_own_metadata: Some(false),
-            can_subscribe: Some(true),
+            can_subscribe: Some(!speaks),
             ..plain.video.clone()
         },
         ..plain

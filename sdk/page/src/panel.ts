@@ -3,7 +3,7 @@
 //
 // data-testid: breakout-panel, breakout-close; create-count, create-mode, create-minutes, create-max,
 // create-open, create-button; countdown-select, close-all-button, open-all-button, extend-button
-// (data-minutes), shuffle-button; settings-mode, settings-return, settings-cancel;
+// (data-minutes), shuffle-button, speak-button; settings-mode, settings-return, settings-cancel;
 // broadcast-input, broadcast-target, broadcast-send; csv-input, csv-apply, csv-result; help-item and
 // hand-item (data-identity, data-room), help-join, hand-lower, hosts-message. Those of the rooms are in
 // panel-rooms.ts.
@@ -278,7 +278,14 @@ export class Panel {
       extend(1),
       extend(5),
       on(button('Shuffle', 'shuffle-button'), () => breakouts.shuffle()),
+      this.speaker(),
     );
+  }
+
+  private speaker(): HTMLElement {
+    const speak = button('Speak to all rooms', 'speak-button');
+    this.toggle(speak, () => this.breakouts.speak({ url: location.origin }));
+    return speak;
   }
 
   private settings(): HTMLElement {

@@ -40,6 +40,8 @@ pub mod limits {
     pub const TITLE: usize = 200;
     /// Shortest and longest countdown before rooms close, in seconds. 0 is allowed too: at once.
     pub const COUNTDOWN: std::ops::RangeInclusive<u32> = 10..=120;
+    /// Rooms that one host speaks into at once: each is a connection of their browser.
+    pub const SPEAK: usize = 25;
     /// Seconds between a notice and the move.
     pub const MOVE_NOTICE: u32 = 5;
 }

@@ -126,7 +126,7 @@ pub enum Command {
         /// Id of the room.
         room: String,
     },
-    /// Host: tokens to speak into all open rooms at once; answered with [`Sessions`], one per worker:
+    /// Host: tokens to speak into all open rooms at once; answered with [`Sessions`], one per room:
     /// publish the microphone on each.
     Speak {},
     /// Lowers somebody's hand. Everyone their own, a host anyone's.
@@ -344,7 +344,7 @@ pub struct Access {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sessions {
-    /// One per worker.
+    /// One per open room.
     pub sessions: Vec<Access>,
 }
 

@@ -158,6 +158,16 @@ export function breakoutCases({ way, driverOf }) {
       );
       assert.equal(await bob.$('chat-message').count(), 0, 'a room keeps its chat');
       assert.ok(!(await packets(bob)).some((p) => p.signal === 'message-to-hosts'), 'only hosts read it');
+      const hears = (person) =>
+        person.page.evaluate(() => {
+          const voice = globalThis.plenum.room.remoteParticipants.get('host~speak');
+          return [...(voice?.trackPublications.values() ?? [])].some((p) => p.isSubscribed && !p.isMuted);
+        });
+      await host.click('speak-button');
+      for (const person of [ann, bob]) await person.until('hears the host', () => hears(person));
+      await host.click('speak-button');
+      for (const person of [ann, bob])
+        await person.until('hears the host no more', async () => !(await hears(person)));
     });
 
     test('v9 every room shows the same remaining time', async () => {

@@ -200,7 +200,7 @@ impl Participant {
         self.joined_at_ms
     }
 
-    /// Programs and recorders don't take a person's place.
+    /// Programs, recorders and those who only carry sound from elsewhere don't take a person's place.
     pub(super) fn takes_a_place(&self) -> bool {
         takes_a_place(self.kind, &self.grant)
     }
@@ -256,5 +256,5 @@ impl Participant {
 }
 
 pub(super) fn takes_a_place(kind: Kind, grant: &Grant) -> bool {
-    !matches!(kind, Kind::Egress | Kind::Agent) && !grant.recorder && !grant.agent
+    !matches!(kind, Kind::Egress | Kind::Agent | Kind::Bridge) && !grant.recorder && !grant.agent
 }

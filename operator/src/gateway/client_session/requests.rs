@@ -103,12 +103,6 @@ impl ClientSession {
             Command::Broadcast { text, rooms } => self
                 .checked(&request.command)
                 .and_then(|()| self.broadcast(text, rooms)),
-            Command::Speak {} => self.checked(&request.command).and_then(|()| {
-                Err(PublicError::new(
-                    Code::RequestMalformed,
-                    "speak: this version can't speak into all rooms at once",
-                ))
-            }),
             _ => {
                 if let Command::CancelMove {} = request.command {
                     // At once: the write may come after the move.

@@ -13,13 +13,13 @@ use kube::{Resource as _, ResourceExt as _};
 use plenum_breakout::{Actor, Decision, Present, RoomDraft, Scene, decide};
 use plenum_crds::{BreakoutRoom, MADE_IN_MEETING_LABEL, Meeting, SessionDecisions};
 use plenum_errors::{Code, PublicError};
-use plenum_protocol::Command;
+use plenum_protocol::{Access, Command, Sessions, limits};
 use plenum_token::Role;
 use serde_json::{Value, json};
 
 use super::plans::View;
 use super::{Reach, Shared, now_ms, objects, people};
-use crate::gateway::mint::{listener_token, random_number};
+use crate::gateway::mint::{Aside, aside_token, random_number};
 
 /// How long an answer waits for what was written to come back by the watch.
 const READ_BACK: Duration = Duration::from_secs(2);
@@ -57,6 +57,10 @@ pub(crate) async fn execute(
     if let Command::Listen { room } = command {
         check(command, &asker.actor, &meeting.view())?;
         return listen(room, asker, meeting, reach).await;
+    }
+    if let Command::Speak {} = command {
+        check(command, &asker.actor, &meeting.view())?;
+        return speak(asker, meeting, reach).await;
     }
     // Those who may not are told before anybody is asked anything.
     let view = meeting.view();
@@ -227,7 +231,48 @@ async fn listen(room: &str, asker: &Asker, meeting: &Shared, reach: &Reach) -> R
             view.plan.title(Some(room)),
         ));
     }
-    let token = listener_token(
+    let access = aside(Aside::Listen, room, asker, &view, meeting, reach).await?;
+    Ok(serde_json::to_value(access).unwrap_or_default())
+}
+
+/// Tokens to speak into every room that is open.
+async fn speak(asker: &Asker, meeting: &Shared, reach: &Reach) -> Result<Value, PublicError> {
+    let view = meeting.view();
+    let now = now_ms();
+    let open: Vec<&str> = view
+        .plan
+        .rooms
+        .iter()
+        .filter(|room| room.ready && room.may_stay(now))
+        .map(|room| room.id.as_str())
+        .collect();
+    if open.is_empty() {
+        return Err(PublicError::new(Code::RoomClosed, "no breakout room is open"));
+    }
+    if open.len() > limits::SPEAK {
+        return Err(PublicError::new(
+            Code::SpeakLimit,
+            format!("{} rooms are open", open.len()),
+        ));
+    }
+    let mut sessions = Vec::with_capacity(open.len());
+    for room in open {
+        sessions.push(aside(Aside::Speak, room, asker, &view, meeting, reach).await?);
+    }
+    Ok(serde_json::to_value(Sessions { sessions }).unwrap_or_default())
+}
+
+/// A token for a host's second presence in a room.
+async fn aside(
+    what: Aside,
+    room: &str,
+    asker: &Asker,
+    view: &View,
+    meeting: &Shared,
+    reach: &Reach,
+) -> Result<Access, PublicError> {
+    let token = aside_token(
+        what,
         &reach.keys,
         &view.meeting,
         &meeting.room(Some(room)),
@@ -236,11 +281,18 @@ async fn listen(room: &str, asker: &Asker, meeting: &Shared, reach: &Reach) -> R
         u64::try_from(now_ms() / 1000).unwrap_or_default(),
     )
     .await?;
+    let (purpose, role) = match what {
+        Aside::Listen => ("listen", Role::Viewer),
+        Aside::Speak => ("speak", Role::Participant),
+    };
     reach
         .metrics
         .tokens_minted
-        .with_label_values(&["listen", "viewer"])
+        .with_label_values(&[purpose, role.as_str()])
         .inc();
     let links = reach.links.of(&view.meeting, &meeting.namespace, &meeting.name);
-    Ok(json!({"token": token, "url": links.signal}))
+    Ok(Access {
+        token,
+        url: links.signal,
+    })
 }
