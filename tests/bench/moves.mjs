@@ -27,6 +27,16 @@ const watchFrames = () => {
     video.requestVideoFrameCallback(onFrame);
   };
   const media = globalThis.document.getElementById('media');
+  // A client that resumes keeps its room's events back for two seconds, its participants' own it does not.
+  globalThis.room.on('moved', () => {
+    for (const participant of globalThis.room.remoteParticipants.values())
+      participant.on('trackSubscribed', (track) => {
+        if (track.attachedElements.length > 0) return;
+        const element = track.attach();
+        element.dataset.identity = participant.identity;
+        media.append(element);
+      });
+  });
   new globalThis.MutationObserver(() => media.childNodes.forEach(watch)).observe(media, { childList: true });
   media.childNodes.forEach(watch);
 };
@@ -91,7 +101,8 @@ async function bench() {
         apiVersion: 'plenum.dev/v1alpha1',
         kind: 'BreakoutRoom',
         metadata: { name: id, namespace },
-        spec: { meetingRef: { name } },
+        // People who are expected weigh: the rooms spread over the workers.
+        spec: { meetingRef: { name }, participants: Array.from({ length: 60 }, (_, i) => `${id}-${i}`) },
       })),
     );
     const workers = new Map();

@@ -3,6 +3,8 @@ import {
   ConnectionState,
   type DisconnectReason,
   type Participant,
+  ParticipantEvent,
+  type RemoteParticipant,
   Room,
   RoomEvent,
   Track,
@@ -82,6 +84,16 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
     update(own);
   };
 
+  const heeded = new WeakSet<RemoteParticipant>();
+  const heed = (participant: RemoteParticipant) => {
+    if (heeded.has(participant)) return;
+    heeded.add(participant);
+    participant.on(ParticipantEvent.TrackSubscribed, (track) => {
+      if (track.kind === Track.Kind.Audio) tiles.play(track);
+      update(participant);
+    });
+  };
+
   room
     .on(RoomEvent.ParticipantConnected, (participant) => {
       update(participant);
@@ -118,7 +130,12 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
       view.banner(waiting ? 'Reconnecting…' : '');
     })
     .on(RoomEvent.MediaDevicesError, (error) => view.banner(deviceWords(error, 'device'), BANNER_MS))
-    .on(RoomEvent.Moved, afresh)
+    .on(RoomEvent.Moved, () => {
+      // While it resumes on another worker the client keeps the room's events back for two seconds; the
+      // participants' own come at once.
+      for (const participant of room.remoteParticipants.values()) heed(participant);
+      afresh();
+    })
     .on(RoomEvent.Reconnected, afresh)
     .on(RoomEvent.Disconnected, (reason) => {
       // A connection that never came about is told by what `connect` throws.
