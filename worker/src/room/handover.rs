@@ -158,6 +158,7 @@ pub(super) fn write(participant: &Participant, room: &RoomName, peer: &PeerState
             })
             .collect(),
         channels: channels.collect(),
+        moves: peer.moves,
     }
     .encode_to_vec()
 }
@@ -221,6 +222,7 @@ impl Handover {
             sections: sections(raw.sections, &tracks)?,
             sources: sources(raw.sources, &tracks)?,
             channels: channels(&raw.channels)?,
+            moves: raw.moves,
         };
         Ok(Self {
             room: RoomName::from(raw.room),

@@ -242,6 +242,10 @@ pub struct PeerState {
     pub sources: Vec<SourceState>,
     /// Open data channels.
     pub channels: Vec<ChannelState>,
+    /// How often the connection went from engine to engine before. Each time the candidates' priorities
+    /// rise: a client sends to the best pair that answers, and what it knows of the engine before, which
+    /// may go on answering for a moment, must not be the best.
+    pub moves: u32,
 }
 
 /// One section.

@@ -45,6 +45,7 @@ impl Engine {
             sections,
             sources,
             channels,
+            moves: client.publisher.moves,
         })
     }
 
@@ -58,6 +59,7 @@ impl Engine {
             .publisher
             .table
             .adopt(state.sections.into_iter().map(slot).collect());
+        client.publisher.moves = state.moves.saturating_add(1);
         client.publisher.transport.inherit(state.channels);
         client.inherited = state.sources;
     }

@@ -59,6 +59,8 @@ pub(crate) struct PeerLeg {
     pub(crate) names: Vec<String>,
     description_id: u64,
     version: u64,
+    /// How often the connection came from another engine.
+    pub(crate) moves: u32,
     pub(crate) mixed: bool,
     /// Our offer that awaits its answer (dual).
     pub(crate) outstanding: Option<(u32, Instant)>,
@@ -75,6 +77,7 @@ impl PeerLeg {
             names: Vec::new(),
             description_id: description_id >> 2,
             version: 0,
+            moves: 0,
             mixed: false,
             outstanding: None,
             last_offer: 0,
@@ -200,6 +203,7 @@ impl PeerLeg {
             setup,
             udp: local.udp,
             tcp: local.tcp,
+            moves: self.moves,
             mixed: self.mixed,
             sections,
         }

@@ -61,6 +61,8 @@ pub(crate) struct Written<'a> {
     pub(crate) setup: Setup,
     pub(crate) udp: &'a [SocketAddr],
     pub(crate) tcp: &'a [SocketAddr],
+    /// How often the connection came from another engine.
+    pub(crate) moves: u32,
     pub(crate) mixed: bool,
     pub(crate) sections: &'a [WrittenSection],
 }
@@ -155,7 +157,7 @@ impl Written<'_> {
     /// RFC 8839 section 5.1; priorities as RFC 8445 section 5.1.2.1, UDP above TCP (RFC 6544).
     fn candidates(&self, out: &mut String) -> std::fmt::Result {
         for (i, a) in self.udp.iter().enumerate() {
-            let priority = 126u32 << 24 | (65_535 - i as u32) << 8 | 255;
+            let priority = priority(UDP, self.moves, i);
             write!(
                 out,
                 "a=candidate:u{i} 1 udp {priority} {} {} typ host\r\n",
@@ -164,7 +166,7 @@ impl Written<'_> {
             )?;
         }
         for (i, a) in self.tcp.iter().enumerate() {
-            let priority = 90u32 << 24 | (65_535 - i as u32) << 8 | 255;
+            let priority = priority(TCP, self.moves, i);
             write!(
                 out,
                 "a=candidate:t{i} 1 tcp {priority} {} {} typ host tcptype passive\r\n",
@@ -175,6 +177,20 @@ impl Written<'_> {
         out.push_str("a=end-of-candidates\r\n");
         Ok(())
     }
+}
+
+/// Type preferences, RFC 8445 section 5.1.2.1 and RFC 6544 section 4.2.
+const UDP: u32 = 126;
+const TCP: u32 = 90;
+
+/// RFC 8445 section 5.1.2.1. The local preference ranks the moves of the connection before the addresses:
+/// whatever the engine before offered is worse.
+fn priority(kind: u32, moves: u32, address: usize) -> u32 {
+    const ADDRESSES: u32 = 64;
+    const MOVES: u32 = 1023;
+    let place = u32::try_from(address).unwrap_or(u32::MAX).min(ADDRESSES - 1);
+    let preference = moves.min(MOVES) * ADDRESSES + (ADDRESSES - 1 - place);
+    kind << 24 | preference << 8 | 255
 }
 
 fn formats_of(codecs: &[Negotiated]) -> String {
@@ -296,6 +312,7 @@ mod tests {
             setup: Setup::Passive,
             udp: &["10.0.0.1:7".parse().unwrap()],
             tcp: &[],
+            moves: 0,
             mixed: true,
             sections: &sections,
         }
@@ -312,5 +329,14 @@ mod tests {
         );
         assert_eq!(v.repair_groups, vec![(1, 2)]);
         assert_eq!(v.maps.len(), 18);
+    }
+
+    #[test]
+    fn each_move_of_a_connection_outranks_all_addresses_of_the_one_before() {
+        assert!(priority(UDP, 1, 500) > priority(UDP, 0, 0));
+        assert!(priority(UDP, 5, 0) > priority(UDP, 5, 1));
+        // UDP above TCP, whatever came before.
+        assert!(priority(UDP, 0, 63) > priority(TCP, u32::MAX, 0));
+        assert_eq!(priority(UDP, u32::MAX, 0) >> 24, UDP);
     }
 }

@@ -53,6 +53,7 @@ fn peer(mic: &TrackSid, camera: &TrackSid) -> PeerState {
                 reliability: Reliability::Lossy,
             },
         ],
+        moves: 3,
     }
 }
 
