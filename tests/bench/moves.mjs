@@ -28,15 +28,15 @@ const watchFrames = () => {
   };
   const media = globalThis.document.getElementById('media');
   // A client that resumes keeps its room's events back for two seconds, its participants' own it does not.
-  globalThis.room.on('moved', () => {
-    for (const participant of globalThis.room.remoteParticipants.values())
-      participant.on('trackSubscribed', (track) => {
-        if (track.attachedElements.length > 0) return;
-        const element = track.attach();
-        element.dataset.identity = participant.identity;
-        media.append(element);
-      });
-  });
+  const heed = (participant) =>
+    participant.on('trackSubscribed', (track) => {
+      if (track.attachedElements.length > 0) return;
+      const element = track.attach();
+      element.dataset.identity = participant.identity;
+      media.append(element);
+    });
+  // The participants of the other room are listed right after this event.
+  globalThis.room.on('moved', () => setTimeout(() => globalThis.room.remoteParticipants.forEach(heed)));
   new globalThis.MutationObserver(() => media.childNodes.forEach(watch)).observe(media, { childList: true });
   media.childNodes.forEach(watch);
 };

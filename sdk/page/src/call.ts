@@ -132,8 +132,11 @@ export async function showCall(app: HTMLElement, options: Options): Promise<void
     .on(RoomEvent.MediaDevicesError, (error) => view.banner(deviceWords(error, 'device'), BANNER_MS))
     .on(RoomEvent.Moved, () => {
       // While it resumes on another worker the client keeps the room's events back for two seconds; the
-      // participants' own come at once.
-      for (const participant of room.remoteParticipants.values()) heed(participant);
+      // participants' own come at once. They are listed right after this event.
+      setTimeout(() => {
+        for (const participant of room.remoteParticipants.values()) heed(participant);
+        afresh();
+      });
       afresh();
     })
     .on(RoomEvent.Reconnected, afresh)
