@@ -149,6 +149,8 @@ async function bench() {
 
     const settle = async (room) => {
       await mover.waitDecoded(who(room));
+      // What a client sends before its resume is over may be lost.
+      await mover.until('is connected', async () => (await mover.view()).state === 'connected');
     };
     const first = async (room) => {
       await mover.call('sendData', {
