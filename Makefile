@@ -5,7 +5,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plenum
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 .DEFAULT_GOAL := help
 
-.PHONY: help up down kubeconfig images page test test-unit test-api test-e2e lint generate bench bench-media
+.PHONY: help up down kubeconfig images page test test-unit test-api test-e2e lint generate bench bench-moves bench-media
 
 help: ## List the entries
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -45,6 +45,9 @@ generate: ## Rewrite what is generated: CRD YAML, API reference, error catalogue
 
 bench: ## Benchmarks (see docs/benchmarks.md)
 	@tests/stack/test bench
+
+bench-moves: ## How long a move between rooms leaves somebody without a picture (needs make up)
+	@tests/bench/run-moves
 
 bench-media: ## What forwarding a packet costs, beside the limit (see docs/benchmarks.md)
 	@tests/bench/run-media
