@@ -190,6 +190,7 @@ fn a_peer_with_a_data_channel() -> PeerState {
             id: 0,
             reliability: Reliability::Reliable,
         }],
+        moves: 0,
     }
 }
 
