@@ -94,11 +94,14 @@ export interface BreakoutsEvents {
 /** How often `hello` is said in vain before a connection counts as one without breakout rooms. */
 const HELLOS = 3;
 const HELLO_PAUSE_MS = 2000;
+/** It may be repeated at will, and what a client sends right after a reconnect is sometimes lost. */
+const HELLO_PATIENCE_MS = 5000;
 
 /**
  * Breakout rooms of the meeting that `room` is connected to. Make one per Room, before or after it
  * connects; it stays good through reconnects and moves, which keep the Room object. Requests are never
- * repeated: each is rejected with a `PlenumError` where it was refused or not answered.
+ * repeated: each is rejected with a `PlenumError` where it was refused or not answered. While the client
+ * reconnects they wait until the server has answered again.
  */
 export class Breakouts {
   private readonly events = new Events<BreakoutsEvents>();
@@ -107,6 +110,8 @@ export class Breakouts {
   private readonly requests: Requests;
   private readonly listeners: [string, (...args: never[]) => void][];
   private hellos = 0;
+  /** Open but for the time from the loss of a connection to the server's next word. */
+  private gate: { opened: Promise<void>; open(): void } | null = null;
   private watching = false;
   private known: string | null | undefined;
   private moving: { notice: MovingNotice; countdown: Countdown | null; lost: boolean } | null = null;
@@ -120,7 +125,10 @@ export class Breakouts {
     this.requests = new Requests((bytes) => this.send(bytes));
     const greet = () => void this.hello();
     // Something may be missed from now on: what comes after it waits for what `hello` brings again.
-    const hold = () => this.standing.hold();
+    const hold = () => {
+      this.standing.hold();
+      this.gate ??= gate();
+    };
     this.listeners = [
       ['connected', greet],
       ['reconnecting', hold],
@@ -203,7 +211,8 @@ export class Breakouts {
   }
 
   /** Sends any request; for those that have no method of their own yet. */
-  request(command: Command): Promise<unknown> {
+  async request(command: Command): Promise<unknown> {
+    if (this.gate) await this.gate.opened;
     return this.requests.ask(command);
   }
 
@@ -392,11 +401,12 @@ export class Breakouts {
     this.standing.hold();
     const sent = Date.now();
     try {
-      const result = await this.requests.ask({ do: 'hello', since: this.standing.since });
+      const result = await this.requests.ask({ do: 'hello', since: this.standing.since }, HELLO_PATIENCE_MS);
       if (mine !== this.hellos) return;
       const answer = as(state, result);
       if (!answer) throw malformed(`hello: ${state(result) ?? ''}`);
       this.clock.trip(sent, answer.now, Date.now());
+      this.letPass();
       this.restate(answer);
     } catch (error) {
       if (mine !== this.hellos) return;
@@ -407,8 +417,14 @@ export class Breakouts {
         if (mine === this.hellos) void this.hello(attempt + 1);
         return;
       }
+      this.letPass();
       this.events.emit('unavailable', error instanceof PlenumError ? error : notConnected(String(error)));
     }
+  }
+
+  private letPass(): void {
+    this.gate?.open();
+    this.gate = null;
   }
 
   private restate(answer: State): void {
@@ -595,9 +611,16 @@ export class Breakouts {
   private ended(): void {
     this.hellos += 1;
     this.requests.abandon('the connection has ended');
+    this.letPass();
     this.known = undefined;
     this.forgetMoving();
     this.countdown?.stop();
     this.countdown = null;
   }
+}
+
+function gate(): { opened: Promise<void>; open(): void } {
+  let open = () => {};
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  return { opened, open };
 }

@@ -20,19 +20,19 @@ export class Requests {
   constructor(private readonly send: (bytes: Uint8Array) => Promise<void>) {}
 
   /** Resolves with the result of the answer. */
-  ask(command: Command): Promise<unknown> {
+  ask(command: Command, patience = PATIENCE_MS): Promise<unknown> {
     const id = this.next++;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.settle(id)?.reject(
           new PlenumError({
             code: 'NoAnswer',
-            cause: `the server did not answer within ${PATIENCE_MS / 1000} seconds`,
+            cause: `the server did not answer within ${patience / 1000} seconds`,
             remedy: 'see whether it was done before asking again; the connection may have been lost',
             detail: command.do,
           }),
         );
-      }, PATIENCE_MS);
+      }, patience);
       this.waiting.set(id, { resolve, reject, timer });
       const bytes = new TextEncoder().encode(JSON.stringify({ id, ...command }));
       // Sending waits for the data channel to open, which an answer cannot outrun.

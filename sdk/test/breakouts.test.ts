@@ -94,6 +94,28 @@ test('signals that come with the answer to hello are told in order, each once', 
   assert.deepEqual(texts(of('broadcast')), ['11', '12', '13', '14', '15']);
 });
 
+test('what is asked for while reconnecting waits until the server has answered again', async () => {
+  const { room, breakouts } = make();
+  await room.enters();
+  room.emit('signalReconnecting');
+  const raised = breakouts.raiseHand(true);
+  await settle();
+  room.emit('reconnected');
+  await settle();
+  assert.equal(room.asked('raiseHand').length, 0);
+  // The first hello is lost, as what is sent right after a reconnect may be.
+  mock.timers.tick(5000);
+  await settle();
+  mock.timers.tick(2000);
+  await settle();
+  assert.equal(room.asked('raiseHand').length, 0);
+  await room.answers('hello', { ...STATE });
+  await settle();
+  assert.equal(room.asked('raiseHand').length, 1);
+  await room.answers('raiseHand', null);
+  await raised;
+});
+
 test('what comes while reconnecting waits for what was missed before it', async () => {
   const { room, of } = make();
   await room.enters();
