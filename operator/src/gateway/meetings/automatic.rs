@@ -1,7 +1,8 @@
 //! In mode `automatic`: places for people without one.
 //!
-//! Owns when this gateway writes them. Invariants: each gateway places its own clients, many at
-//! once; who has a place, or a say of their own, is left alone.
+//! Owns when this gateway writes them. Invariants: a gateway acts for clients of its own, and then
+//! places everybody at once, so that of two gateways the later one finds nobody left; who has a place,
+//! or a say of their own, is left alone.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -100,15 +101,11 @@ fn is_free(plan: &Plan, identity: &str, now: i64) -> bool {
 
 async fn place(meeting: &Shared, reach: &Reach) -> Result<(), plenum_errors::PublicError> {
     let view = meeting.view();
-    let own = without_place(meeting, &view);
-    if own.is_empty() {
+    if without_place(meeting, &view).is_empty() {
         return Ok(());
     }
-    let mut people = desk::roster(&view, reach).await;
-    // The others count where they are; their own gateways place them.
-    people.retain(|one| {
-        own.contains(&one.identity) || one.room.is_some() || !is_free(&view.plan, &one.identity, now_ms())
-    });
+    // Other gateways' clients too: two that place each their own would both begin with the first room.
+    let people = desk::roster(&view, reach).await;
     let (taken, seed) = (HashSet::new(), random_number());
     let rooms = || desk::mirrored(meeting, reach);
     objects::write_session(
