@@ -5,7 +5,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { Conference } from '../lib/conference.mjs';
 import { KubectlDriver, PageDriver } from '../lib/breakout-drivers.mjs';
 import { killAll, killPod, waitBack } from '../lib/faults.mjs';
-import { find, pods } from '../lib/kube.mjs';
+import { find, json, pods } from '../lib/kube.mjs';
 
 describe('breakout rooms under stress', { concurrency: false }, () => {
   /** @type {Conference} */ let conference;
@@ -32,6 +32,10 @@ describe('breakout rooms under stress', { concurrency: false }, () => {
     const before = await conference.rooms();
     const asBefore = async (what) => {
       await conference.stand({ host: '', ann: one, bob: two });
+      await host.until(`after ${what}: everyone sends sound and picture again`, async () => {
+        const { items } = await json('-n', conference.namespace, 'get', 'participants');
+        return items.length === 3 && items.every((item) => item.status.tracks?.length === 2);
+      });
       for (const person of [host, ann, bob]) {
         await person.until(`after ${what}: the timer is as before`, async () => {
           const timer = person.$('timer').first();
