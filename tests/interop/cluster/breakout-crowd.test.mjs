@@ -95,7 +95,6 @@ describe('a crowd in breakout rooms', { concurrency: false }, () => {
     assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1, `evenly: ${sizes}`);
     const rooms = await conference.rooms();
     const workers = new Set(rooms.map((room) => room.status.assignment.workerUID));
-    assert.ok(workers.size > 1, 'the rooms are on several workers');
     t.diagnostic(
       `rooms per worker: ${[...workers].map((w) => rooms.filter((r) => r.status.assignment.workerUID === w).length)}`,
     );
