@@ -362,6 +362,11 @@ impl Plan {
         }
     }
 
+    /// Neither the objects nor anybody's decision give them a place, not even one that is closed for now.
+    pub fn says_nothing_of(&self, identity: &str, now: i64) -> bool {
+        self.wish(identity, now) == Wish::NoOpinion && self.assigned(identity).is_none()
+    }
+
     /// Where the specs alone would put somebody, whatever the time.
     pub(crate) fn by_spec(&self, identity: &str) -> Option<&str> {
         self.named_place(identity, &self.rooms)

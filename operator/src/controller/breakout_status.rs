@@ -11,7 +11,7 @@ use plenum_crds::{Assignment, BreakoutDecisions, BreakoutRoom, BreakoutRoomStatu
 use plenum_worker_api::v1::RoomReport;
 
 use super::meeting_status::is_active;
-use super::status::{Conditions, reason_of};
+use super::status::{Conditions, highest_epoch, participants, reason_of};
 
 /// Where a room stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,21 +191,12 @@ fn derive(facts: &Facts<'_>, count: bool) -> BreakoutRoomStatus {
         (Reason::Idle, "nobody is in the room")
     };
     conditions.set(ConditionType::Active, active, reason, message);
-    let participants = match (&assignment, report) {
-        (None, _) => Some(0),
-        (Some(_), Some(report)) if count || before.participants.is_none() => {
-            Some(i32::try_from(report.participants).unwrap_or(i32::MAX))
-        }
-        _ => before.participants.or(Some(0)),
-    };
-    let epoch = assignment
-        .as_ref()
-        .map_or(0, |to| to.epoch)
-        .max(before.epoch.unwrap_or(0));
+    let participants = participants(assignment.as_ref(), report.as_ref(), count, before.participants);
+    let epoch = highest_epoch(assignment.as_ref(), before.epoch);
     BreakoutRoomStatus {
         observed_generation: generation.unwrap_or(before.observed_generation),
         conditions: conditions.finish(),
-        epoch: (epoch > 0).then_some(epoch),
+        epoch,
         participants,
         closes_at: closes_at.and_then(|at| Timestamp::from_second(at.as_second()).ok().map(Time)),
         opened_at,

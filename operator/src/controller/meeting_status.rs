@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use plenum_crds::{Assignment, ConditionType, LastSession, MeetingStatus, Reason};
 use plenum_worker_api::v1::RoomReport;
 
-use super::status::{Conditions, reason_of};
+use super::status::{Conditions, highest_epoch, participants, reason_of};
 
 /// Where a meeting stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,21 +207,12 @@ fn derive(facts: &Facts<'_>, count: bool) -> MeetingStatus {
     } else {
         None
     };
-    let participants = match (&assignment, &report) {
-        (None, _) => Some(0),
-        (Some(_), Some(report)) if count || before.participants.is_none() => {
-            Some(i32::try_from(report.participants).unwrap_or(i32::MAX))
-        }
-        _ => before.participants.or(Some(0)),
-    };
-    let epoch = assignment
-        .as_ref()
-        .map_or(0, |to| to.epoch)
-        .max(before.epoch.unwrap_or(0));
+    let participants = participants(assignment.as_ref(), report.as_ref(), count, before.participants);
+    let epoch = highest_epoch(assignment.as_ref(), before.epoch);
     MeetingStatus {
         observed_generation: generation.unwrap_or(before.observed_generation),
         conditions: conditions.finish(),
-        epoch: (epoch > 0).then_some(epoch),
+        epoch,
         signal_url: Some(signal_url(&join_url)),
         join_url: Some(join_url),
         participants,

@@ -11,7 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt as _};
-use plenum_crds::{ConditionType, Reason};
+use plenum_crds::{Assignment, ConditionType, Reason};
+use plenum_worker_api::v1::RoomReport;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -101,6 +102,29 @@ pub(crate) fn reason_of(conditions: &[Condition], kind: ConditionType) -> Option
         .iter()
         .find(|condition| condition.type_ == kind.as_str())
         .map(|condition| condition.reason.as_str())
+}
+
+/// The participants as they are written: none where no worker holds the room, what the worker reports
+/// where it is time to `count`, else what stands.
+pub(crate) fn participants(
+    assignment: Option<&Assignment>,
+    report: Option<&RoomReport>,
+    count: bool,
+    before: Option<i32>,
+) -> Option<i32> {
+    match (assignment, report) {
+        (None, _) => Some(0),
+        (Some(_), Some(report)) if count || before.is_none() => {
+            Some(i32::try_from(report.participants).unwrap_or(i32::MAX))
+        }
+        _ => before.or(Some(0)),
+    }
+}
+
+/// The highest epoch ever assigned; `None` where there was none.
+pub(crate) fn highest_epoch(assignment: Option<&Assignment>, before: Option<i64>) -> Option<i64> {
+    let epoch = assignment.map_or(0, |to| to.epoch).max(before.unwrap_or(0));
+    (epoch > 0).then_some(epoch)
 }
 
 /// Applies a status by server-side apply. Call it only where the status differs.

@@ -114,10 +114,7 @@ pub struct Decision {
 pub fn decide(command: &Command, who: &Actor, scene: &Scene<'_>) -> Result<Decision, PublicError> {
     let host = moderates(who.role);
     if !host && is_for_hosts(command, who) {
-        return Err(PublicError::new(
-            Code::NotPermitted,
-            format!("{} is for hosts and co-hosts", name_of(command)),
-        ));
+        return Err(PublicError::new(Code::NotPermitted, refused(command)));
     }
     match command {
         Command::CreateRooms {
@@ -178,58 +175,20 @@ pub fn decide(command: &Command, who: &Actor, scene: &Scene<'_>) -> Result<Decis
 }
 
 fn is_for_hosts(command: &Command, who: &Actor) -> bool {
-    match command {
-        Command::CreateRooms { .. }
-        | Command::RemoveRoom { .. }
-        | Command::RenameRoom { .. }
-        | Command::OpenRooms { .. }
-        | Command::CloseRooms { .. }
-        | Command::Extend { .. }
-        | Command::Assign { .. }
-        | Command::Shuffle { .. }
-        | Command::Settings { .. }
-        | Command::Broadcast { .. }
-        | Command::Cohost { .. }
-        | Command::Overview { .. }
-        | Command::Listen { .. }
-        | Command::Speak {} => true,
-        Command::LowerHand { identity } => *identity != who.identity,
-        Command::Hello { .. }
-        | Command::ChooseRoom { .. }
-        | Command::ReturnToMain {}
-        | Command::CancelMove {}
-        | Command::RaiseHand { .. }
-        | Command::AskForHelp { .. }
-        | Command::MessageHosts { .. } => false,
-    }
+    command.is_for_hosts() || lowers_anothers_hand(command, who)
 }
 
-/// The command as clients write it.
-fn name_of(command: &Command) -> &'static str {
-    match command {
-        Command::Hello { .. } => "hello",
-        Command::CreateRooms { .. } => "createRooms",
-        Command::RemoveRoom { .. } => "removeRoom",
-        Command::RenameRoom { .. } => "renameRoom",
-        Command::OpenRooms { .. } => "openRooms",
-        Command::CloseRooms { .. } => "closeRooms",
-        Command::Extend { .. } => "extend",
-        Command::Assign { .. } => "assign",
-        Command::Shuffle { .. } => "shuffle",
-        Command::Settings { .. } => "settings",
-        Command::Broadcast { .. } => "broadcast",
-        Command::Cohost { .. } => "cohost",
-        Command::Overview { .. } => "overview",
-        Command::Listen { .. } => "listen",
-        Command::Speak {} => "speak",
-        Command::LowerHand { .. } => "lowerHand of somebody else",
-        Command::ChooseRoom { .. } => "chooseRoom",
-        Command::ReturnToMain {} => "returnToMain",
-        Command::CancelMove {} => "cancelMove",
-        Command::RaiseHand { .. } => "raiseHand",
-        Command::AskForHelp { .. } => "askForHelp",
-        Command::MessageHosts { .. } => "messageHosts",
-    }
+fn lowers_anothers_hand(command: &Command, who: &Actor) -> bool {
+    matches!(command, Command::LowerHand { identity } if *identity != who.identity)
+}
+
+/// The command for somebody who may not: as clients write it.
+fn refused(command: &Command) -> String {
+    let whose = match command {
+        Command::LowerHand { .. } => " of somebody else",
+        _ => "",
+    };
+    format!("{}{whose} is for hosts and co-hosts", command.kind())
 }
 
 pub(crate) fn moderates(role: Role) -> bool {

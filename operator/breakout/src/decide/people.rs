@@ -82,10 +82,7 @@ pub fn auto_assign(scene: &Scene<'_>) -> Result<Option<BreakoutDecisions>, Publi
         return Ok(None);
     }
     let without_place = |one: &&Present| {
-        !moderates(one.role)
-            && one.room.is_none()
-            && plan.wish(&one.identity, scene.now) == Wish::NoOpinion
-            && plan.assigned(&one.identity).is_none()
+        !moderates(one.role) && one.room.is_none() && plan.says_nothing_of(&one.identity, scene.now)
     };
     let people: Vec<Person> = scene.people.iter().filter(without_place).map(person).collect();
     if people.is_empty() {

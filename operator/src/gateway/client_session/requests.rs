@@ -74,7 +74,7 @@ impl ClientSession {
                 return self.answer(id, "unreadable", Err(refused));
             }
         };
-        let kind = kind_of(&request.command);
+        let kind = request.command.kind();
         if !in_time {
             return self.answer(request.id, kind, Err(Code::RateLimited.into()));
         }
@@ -135,7 +135,7 @@ impl ClientSession {
         let events = self.events.clone();
         // A task of its own: what was begun is finished, whatever becomes of the client.
         tokio::spawn(async move {
-            let (id, kind) = (request.id, kind_of(&request.command));
+            let (id, kind) = (request.id, request.command.kind());
             let identity = asker.actor.identity.clone();
             let (reach, at, expected) = (meetings.reach.clone(), meeting.clone(), events.clone());
             let work = tokio::spawn(async move {
@@ -257,55 +257,20 @@ impl ClientSession {
 
 fn answer_of(id: u64, outcome: Result<Value, PublicError>) -> Answer {
     match outcome {
-        Ok(result) => Answer {
-            re: id,
-            ok: true,
-            result,
-            error: None,
-        },
-        Err(error) => Answer {
-            re: id,
-            ok: false,
-            result: Value::Null,
-            error: Some(Failure {
+        Ok(result) => Answer::done(id, result),
+        Err(error) => Answer::failed(
+            id,
+            Failure {
                 code: error.code.as_str().to_owned(),
                 cause: error.code.cause().to_owned(),
                 remedy: error.code.remedy().to_owned(),
                 detail: error.detail,
-            }),
-        },
+            },
+        ),
     }
 }
 
 /// The id of a request that cannot be read as a whole.
 fn id_of(json: &str) -> Option<u64> {
     serde_json::from_str::<Value>(json).ok()?.get("id")?.as_u64()
-}
-
-/// The command's name, for logs and metrics.
-fn kind_of(command: &Command) -> &'static str {
-    match command {
-        Command::Hello { .. } => "hello",
-        Command::CreateRooms { .. } => "createRooms",
-        Command::RemoveRoom { .. } => "removeRoom",
-        Command::RenameRoom { .. } => "renameRoom",
-        Command::OpenRooms { .. } => "openRooms",
-        Command::CloseRooms { .. } => "closeRooms",
-        Command::Extend { .. } => "extend",
-        Command::Assign { .. } => "assign",
-        Command::Shuffle { .. } => "shuffle",
-        Command::Settings { .. } => "settings",
-        Command::Broadcast { .. } => "broadcast",
-        Command::Cohost { .. } => "cohost",
-        Command::Overview { .. } => "overview",
-        Command::Listen { .. } => "listen",
-        Command::Speak {} => "speak",
-        Command::LowerHand { .. } => "lowerHand",
-        Command::ChooseRoom { .. } => "chooseRoom",
-        Command::ReturnToMain {} => "returnToMain",
-        Command::CancelMove {} => "cancelMove",
-        Command::RaiseHand { .. } => "raiseHand",
-        Command::AskForHelp { .. } => "askForHelp",
-        Command::MessageHosts { .. } => "messageHosts",
-    }
 }

@@ -8,8 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plenum_breakout::{Plan, Scene, Wish, auto_assign};
-use plenum_crds::SessionDecisions;
+use plenum_breakout::{Plan, Scene, auto_assign};
 use plenum_protocol::Mode;
 use plenum_token::Role;
 use tokio::sync::watch;
@@ -39,7 +38,7 @@ pub(super) async fn run(meeting: Arc<Shared>, reach: Reach, mut ends: watch::Rec
             changed = views.changed() => if changed.is_err() { return },
             changed = clients.changed() => if changed.is_err() { return },
         }
-        if without_place(&meeting, &meeting.view()).is_empty() {
+        if !is_anyone_without_place(&meeting, &meeting.view()) {
             continue;
         }
         tokio::select! {
@@ -81,27 +80,20 @@ fn open_rooms(plan: &Plan) -> BTreeSet<String> {
     open.map(|room| room.id.clone()).collect()
 }
 
-/// Own clients in the main room that nobody said anything about, while there is a room to go to.
-fn without_place(meeting: &Shared, view: &View) -> HashSet<String> {
+/// Is there an own client in the main room that nobody said anything about, and a room to go to?
+fn is_anyone_without_place(meeting: &Shared, view: &View) -> bool {
     let (plan, now) = (&view.plan, now_ms());
-    if plan.mode != Mode::Automatic || !plan.rooms.iter().any(|room| room.is_open(now)) {
-        return HashSet::new();
-    }
-    lock(&meeting.clients)
-        .values()
-        .filter(|one| one.takes_part && one.role < Role::Cohost && one.room.is_none())
-        .filter(|one| is_free(plan, &one.identity, now))
-        .map(|one| one.identity.clone())
-        .collect()
-}
-
-fn is_free(plan: &Plan, identity: &str, now: i64) -> bool {
-    plan.wish(identity, now) == Wish::NoOpinion && plan.assigned(identity).is_none()
+    plan.mode == Mode::Automatic
+        && plan.rooms.iter().any(|room| room.is_open(now))
+        && lock(&meeting.clients)
+            .values()
+            .filter(|one| one.takes_part && one.role < Role::Cohost && one.room.is_none())
+            .any(|one| plan.says_nothing_of(&one.identity, now))
 }
 
 async fn place(meeting: &Shared, reach: &Reach) -> Result<(), plenum_errors::PublicError> {
     let view = meeting.view();
-    if without_place(meeting, &view).is_empty() {
+    if !is_anyone_without_place(meeting, &view) {
         return Ok(());
     }
     // Other gateways' clients too: two that place each their own would both begin with the first room.
@@ -122,14 +114,8 @@ async fn place(meeting: &Shared, reach: &Reach) -> Result<(), plenum_errors::Pub
                 now: now_ms(),
                 seed,
             };
-            let Some(breakouts) = auto_assign(&scene)? else {
-                return Ok(None);
-            };
-            let session = fresh.status.as_ref().and_then(|status| status.session.clone());
-            Ok(Some(SessionDecisions {
-                breakouts: Some(breakouts),
-                ..session.unwrap_or_default()
-            }))
+            let placed = auto_assign(&scene)?;
+            Ok(placed.map(|breakouts| objects::with_breakouts(fresh, breakouts)))
         },
     )
     .await

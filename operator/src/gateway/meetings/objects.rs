@@ -13,12 +13,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use plenum_breakout::{Plan, pruned};
-use plenum_crds::{BreakoutRoom, Meeting, SessionDecisions};
+use plenum_crds::{BreakoutDecisions, BreakoutRoom, GATEWAY_MANAGER, Meeting, SessionDecisions};
 use plenum_errors::{Code, PublicError};
 use serde_json::{Map, Value, json};
 
-/// Who wrote it, in `metadata.managedFields`.
-const FIELD_MANAGER: &str = "plenum-gateway";
 /// Attempts to write before others have.
 const TRIES: usize = 5;
 /// Objects written at once.
@@ -35,7 +33,7 @@ pub(crate) async fn create(
 ) -> Result<Vec<BreakoutRoom>, PublicError> {
     let api: Api<BreakoutRoom> = Api::namespaced(client.clone(), namespace);
     let params = PostParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
+        field_manager: Some(GATEWAY_MANAGER.to_owned()),
         ..PostParams::default()
     };
     futures::stream::iter(rooms.into_iter().map(|room| {
@@ -98,7 +96,7 @@ pub(crate) async fn write_session(
             "status": {"session": change},
         });
         let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
+            field_manager: Some(GATEWAY_MANAGER.to_owned()),
             ..PatchParams::default()
         };
         match in_time(api.patch_status(name, &params, &Patch::Merge(&patch))).await? {
@@ -108,6 +106,15 @@ pub(crate) async fn write_session(
         }
     }
     Err(Code::WriteConflict.into())
+}
+
+/// The Meeting's decisions with these about breakout rooms.
+pub(crate) fn with_breakouts(meeting: &Meeting, breakouts: BreakoutDecisions) -> SessionDecisions {
+    let session = meeting.status.as_ref().and_then(|status| status.session.clone());
+    SessionDecisions {
+        breakouts: Some(breakouts),
+        ..session.unwrap_or_default()
+    }
 }
 
 /// The merge patch from one to the other; `None` where they are the same.

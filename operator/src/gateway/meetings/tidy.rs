@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plenum_breakout::pruned;
-use plenum_crds::{BreakoutDecisions, SessionDecisions};
+use plenum_crds::BreakoutDecisions;
 use tokio::sync::watch;
 
 use super::{Reach, Shared, desk, objects};
@@ -38,11 +38,7 @@ pub(super) async fn run(meeting: Arc<Shared>, reach: Reach, mut ends: watch::Rec
         let (client, rooms) = (&reach.client, || desk::mirrored(&meeting, &reach));
         let outcome =
             objects::write_session(client, &meeting.namespace, &meeting.name, rooms, |fresh, plan| {
-                let session = fresh.status.as_ref().and_then(|status| status.session.clone());
-                Ok(pruned(fresh, plan).map(|breakouts| SessionDecisions {
-                    breakouts: Some(breakouts),
-                    ..session.unwrap_or_default()
-                }))
+                Ok(pruned(fresh, plan).map(|breakouts| objects::with_breakouts(fresh, breakouts)))
             })
             .await;
         if let Err(error) = outcome {
