@@ -5,25 +5,19 @@ import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { Stage } from '../lib/call.mjs';
-import { clusterTarget, meeting, openMeeting, unique } from '../lib/cluster-target.mjs';
+import { clusterTarget, meeting, openMeeting, unique, workerPool } from '../lib/cluster-target.mjs';
 import { argoHealth, kstatus } from '../lib/health.mjs';
 import { SYSTEM, apply, condition, kubectl, remove, waitForObject, watchRaw } from '../lib/kube.mjs';
 import { waitFor } from '../lib/wait.mjs';
 
 const RESULTS = new URL('../../results/e2e/', import.meta.url);
 
-const poolObject = (name) => ({
-  apiVersion: 'plenum.dev/v1alpha1',
-  kind: 'MediaWorkerPool',
-  metadata: { name, namespace: SYSTEM },
-  spec: {
-    replicas: 1,
+const poolObject = (name) =>
+  workerPool(name, {
     capacity: { meetings: 1 },
     // A worker with people on it stays until they leave: that shows Draining for as long as one likes.
     drain: { mode: 'Wait', timeout: '1h' },
-    allowedMeetings: { namespaces: 'All' },
-  },
-});
+  });
 
 /** What one version of the object says, and what the judges make of it. */
 function judge({ type, object }) {

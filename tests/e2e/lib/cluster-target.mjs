@@ -27,6 +27,14 @@ export const meeting = (namespace, name, spec = {}) => ({
   spec,
 });
 
+/** A MediaWorkerPool of its own as JSON, for the Meetings that name it. */
+export const workerPool = (name, spec) => ({
+  apiVersion: 'plenum.dev/v1alpha1',
+  kind: 'MediaWorkerPool',
+  metadata: { name, namespace: SYSTEM },
+  spec: { replicas: 1, allowedMeetings: { namespaces: 'All' }, ...spec },
+});
+
 /** Applies a Meeting and waits until a worker holds it. */
 export async function openMeeting(namespace, name, spec) {
   await apply(meeting(namespace, name, spec));

@@ -1,10 +1,11 @@
-// Sixty people, twelve rooms: every one arrives, none twice, none lost.
+// Sixty people, twelve rooms on several workers: every one arrives, none twice, none lost.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { PageDriver } from '../../e2e/lib/breakout-drivers.mjs';
+import { unique, workerPool } from '../../e2e/lib/cluster-target.mjs';
 import { Conference } from '../../e2e/lib/conference.mjs';
-import { json, mintToken } from '../../e2e/lib/kube.mjs';
+import { SYSTEM, apply, condition, find, mintToken, remove, waitForObject } from '../../e2e/lib/kube.mjs';
 import { waitFor } from '../../e2e/lib/wait.mjs';
 import { Group } from '../lib/crowd.mjs';
 
@@ -12,18 +13,31 @@ const PEOPLE = 60;
 const ROOMS = 12;
 const IN_BROWSERS = ['host', 'ann', 'bob', 'cleo'];
 const GROUPS = 4;
+const SEATS = 5;
+/** Sixty people fill most of such a worker, so that their rooms are worth a second one. */
+const CAPACITY = 80;
 const LIMIT_MS = 180_000;
 
 describe('a crowd in breakout rooms', { concurrency: false }, () => {
   /** @type {Conference} */ let conference;
   /** @type {Group[]} */ let groups = [];
+  const pool = unique('crowd');
 
   before(async () => {
     conference = await Conference.open();
+    await apply(workerPool(pool, { replicas: 2, capacity: { participants: CAPACITY } }));
+    await waitForObject(
+      'mediaworkerpool',
+      pool,
+      SYSTEM,
+      'is ready',
+      (object) => condition(object, 'Ready')?.status === 'True' && object.status.readyReplicas === 2,
+    );
   });
   after(async () => {
     await Promise.all(groups.map((group) => group.stop()));
     await conference?.close();
+    await remove('mediaworkerpool', pool, SYSTEM, '--wait=false');
   });
 
   /** Everybody's place, once nobody is in two rooms. */
@@ -67,7 +81,11 @@ describe('a crowd in breakout rooms', { concurrency: false }, () => {
   };
 
   test('sixty people are spread over twelve rooms and recalled', async (t) => {
-    await conference.meeting({ maxParticipants: 100, breakouts: { closingCountdown: '10s' } });
+    await conference.meeting({
+      maxParticipants: CAPACITY,
+      breakouts: { closingCountdown: '10s' },
+      workerPoolRef: { name: pool, namespace: SYSTEM },
+    });
     const host = await conference.joins('host', { role: 'host' });
     for (const name of IN_BROWSERS.slice(1)) await conference.joins(name);
     groups = Array.from({ length: GROUPS }, () => new Group());
@@ -84,7 +102,7 @@ describe('a crowd in breakout rooms', { concurrency: false }, () => {
     await agree(start);
 
     const driver = new PageDriver(conference, host);
-    await driver.create(ROOMS, { mode: 'automatic' });
+    await driver.create(ROOMS, { mode: 'automatic', max: SEATS });
     const spread = await settled(
       'all but the host in rooms',
       (places) =>
@@ -94,11 +112,19 @@ describe('a crowd in breakout rooms', { concurrency: false }, () => {
     assert.equal(sizes.length, ROOMS);
     assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1, `evenly: ${sizes}`);
     const rooms = await conference.rooms();
-    const workers = new Set(rooms.map((room) => room.status.assignment.workerUID));
+    const workers = [...new Set(rooms.map((room) => room.status.assignment.workerUID))];
     t.diagnostic(
-      `rooms per worker: ${[...workers].map((w) => rooms.filter((r) => r.status.assignment.workerUID === w).length)}`,
+      `rooms per worker: ${workers.map((w) => rooms.filter((r) => r.status.assignment.workerUID === w).length)}`,
     );
+    assert.ok(workers.length > 1, 'all rooms are on one worker');
     await agree(spread);
+
+    // A full room takes nobody more: who was sent there stays, and learns why.
+    const full = [...count(spread)].find(([room, size]) => size === SEATS && room !== spread.get('ann'))[0];
+    const ann = conference.people.get('ann');
+    await driver.assign('ann', full);
+    await ann.shown('move-failed', { code: 'MeetingFull' });
+    assert.deepEqual(await settled('nobody has moved', (places) => places.size === PEOPLE), spread);
 
     // In the middle of the recall a whole process of people is gone without a word.
     const victims = groups.pop();
@@ -117,7 +143,13 @@ describe('a crowd in breakout rooms', { concurrency: false }, () => {
       (places) => ![...places.keys()].some((who) => gone.has(who)),
     );
     await agree(left, gone);
-    const events = await json('-n', conference.namespace, 'get', 'events');
-    assert.ok(events.items.length > 0);
+    for (const room of await conference.rooms())
+      await waitFor(
+        async () => {
+          const { status } = await find('breakoutroom', room.metadata.name, conference.namespace);
+          return (status.participants ?? 0) === 0 && !status.assignment;
+        },
+        { what: `${room.metadata.name} is empty and gives its place back`, limitMs: LIMIT_MS },
+      );
   });
 });
