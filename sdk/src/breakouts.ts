@@ -266,7 +266,7 @@ export class Breakouts {
     await this.request({ do: 'shuffle', how });
   }
 
-  /** How rooms behave from now on. Others learn of `mode` at once, of the rest with their next `hello`. */
+  /** How rooms behave from now on. Everybody is told as soon as there are rooms. */
   async settings(change: { mode?: Mode; allowReturnToMain?: boolean; allowCancel?: boolean }): Promise<void> {
     await this.request({ do: 'settings', ...change });
     const { allowReturnToMain, allowCancel } = { ...this.state, ...change };

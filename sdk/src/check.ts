@@ -133,7 +133,13 @@ const occupied = shape<Occupied>({
 
 /** The kinds of signals and their fields. */
 export const SIGNALS: Variants<Signal, 'signal'> = {
-  'breakout-room': { message, mode, rooms: list(roomView) },
+  'breakout-room': {
+    message,
+    mode,
+    allowReturnToMain: flag,
+    allowCancel: flag,
+    rooms: list(roomView),
+  },
   'count-down-timer': { period: integer, closesAt: integer, now: integer, rooms: list(text) },
   'participant-switched': {
     identity: text,

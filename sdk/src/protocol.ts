@@ -50,6 +50,8 @@ export interface BreakoutRoomSignal {
   signal: 'breakout-room';
   message: BreakoutMessage;
   mode: Mode;
+  allowReturnToMain: boolean;
+  allowCancel: boolean;
   /** All rooms. */
   rooms: RoomView[];
 }

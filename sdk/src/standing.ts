@@ -145,7 +145,8 @@ export class Standing {
     switch (entry.signal) {
       case 'breakout-room': {
         if (!this.newer(entry, 'rooms')) return;
-        return this.update({ mode: entry.mode, rooms: entry.rooms, assigned: this.assigned(entry.rooms) });
+        const { mode, rooms, allowReturnToMain, allowCancel } = entry;
+        return this.update({ mode, rooms, allowReturnToMain, allowCancel, assigned: this.assigned(rooms) });
       }
       case 'count-down-timer': {
         if (!this.newer(entry, 'rooms')) return;

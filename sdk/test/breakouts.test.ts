@@ -183,8 +183,11 @@ test('state follows the signals', async () => {
     signal: 'breakout-room',
     message: 'roomChanged',
     mode: 'manual',
+    allowReturnToMain: false,
+    allowCancel: true,
     rooms,
   });
+  assert.deepEqual([breakouts.state.allowReturnToMain, breakouts.state.allowCancel], [false, true]);
   assert.deepEqual(of('roomsChanged').at(-1), { message: 'roomChanged', mode: 'manual', rooms });
   assert.equal(breakouts.state.assigned, 'red');
   assert.equal(breakouts.state.rooms[0] && breakouts.mayChoose(breakouts.state.rooms[0]), true);
@@ -234,6 +237,8 @@ test('all clients show the same remaining time, whatever their own clock says', 
       signal: 'breakout-room',
       message: 'allRoomRemoved',
       mode: 'manual',
+      allowReturnToMain: true,
+      allowCancel: false,
       rooms,
     });
     assert.equal(of('timer').at(-1), null);

@@ -528,6 +528,8 @@ fn wire_breakouts(plan: &Plan, now: i64) -> Breakouts {
     Breakouts {
         mode: mode.to_owned(),
         rooms: rooms.collect(),
+        allow_return_to_main: plan.allow_return_to_main,
+        allow_cancel: plan.allow_cancel,
     }
 }
 

@@ -199,7 +199,13 @@ fn result<T: Serialize>(value: T) -> Value {
 }
 
 fn entries() -> Vec<Entry> {
-    let rooms = |message, mode, rooms| Signal::BreakoutRoom { message, mode, rooms };
+    let rooms = |message, mode, rooms| Signal::BreakoutRoom {
+        message,
+        mode,
+        allow_return_to_main: true,
+        allow_cancel: false,
+        rooms,
+    };
     let signals = vec![
         rooms(BreakoutMessage::RoomCreated, Mode::Automatic, vec![red(), blue()]),
         rooms(BreakoutMessage::RoomCreated, Mode::SelfSelect, vec![red()]),

@@ -49,6 +49,12 @@ pub enum Signal {
         message: BreakoutMessage,
         /// How they are filled: with `automatic` or `manual` wait to be moved, with `selfSelect` choose.
         mode: Mode,
+        /// Participants may go back to the main room by themselves.
+        #[serde(default)]
+        allow_return_to_main: bool,
+        /// Participants may refuse a move within its notice.
+        #[serde(default)]
+        allow_cancel: bool,
         /// All rooms.
         rooms: Vec<RoomView>,
     },

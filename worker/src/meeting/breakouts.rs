@@ -13,17 +13,29 @@ use plenum_worker_api::v1;
 /// packet carries 64 KiB.
 const MAX_LIST: usize = 48 * 1024;
 
+/// What holds for all rooms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Rules {
+    mode: Mode,
+    allow_return_to_main: bool,
+    allow_cancel: bool,
+}
+
 /// All rooms, as clients see them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct View {
-    mode: Mode,
+    rules: Rules,
     rooms: Vec<RoomView>,
 }
 
 impl View {
     /// Of what the controller says. A mode that is not known counts as manual: wait for the host.
     pub(super) fn new(breakouts: v1::Breakouts) -> Self {
-        let mode = serde_json::from_value(serde_json::Value::String(breakouts.mode)).unwrap_or_default();
+        let rules = Rules {
+            mode: serde_json::from_value(serde_json::Value::String(breakouts.mode)).unwrap_or_default(),
+            allow_return_to_main: breakouts.allow_return_to_main,
+            allow_cancel: breakouts.allow_cancel,
+        };
         let mut rooms: Vec<RoomView> = breakouts
             .rooms
             .into_iter()
@@ -42,7 +54,7 @@ impl View {
                 room.participants = Vec::new();
             }
         }
-        Self { mode, rooms }
+        Self { rules, rooms }
     }
 
     fn room(&self, id: &str) -> Option<&RoomView> {
@@ -59,8 +71,8 @@ impl View {
 
     /// The same but for the order of the rooms.
     fn same(&self, other: &Self) -> bool {
-        // Without rooms the mode is nobody's concern.
-        (self.mode == other.mode || self.rooms.is_empty())
+        // Without rooms the rules are nobody's concern.
+        (self.rules == other.rules || self.rooms.is_empty())
             && self.rooms.len() == other.rooms.len()
             && self.rooms.iter().all(|r| other.room(&r.id) == Some(r))
     }
@@ -80,7 +92,20 @@ impl Announced {
         let mut announced = Self::default();
         for signal in signals {
             match signal {
-                Signal::BreakoutRoom { mode, rooms, .. } => announced.view = View { mode, rooms },
+                Signal::BreakoutRoom {
+                    mode,
+                    allow_return_to_main,
+                    allow_cancel,
+                    rooms,
+                    ..
+                } => {
+                    let rules = Rules {
+                        mode,
+                        allow_return_to_main,
+                        allow_cancel,
+                    };
+                    announced.view = View { rules, rooms };
+                }
                 Signal::CountDownTimer { closes_at, rooms, .. } => {
                     for room in rooms {
                         announced.timers.insert(room, closes_at);
@@ -108,7 +133,9 @@ impl Announced {
         if !self.view.same(view) {
             signals.push(Signal::BreakoutRoom {
                 message: self.message(view),
-                mode: view.mode,
+                mode: view.rules.mode,
+                allow_return_to_main: view.rules.allow_return_to_main,
+                allow_cancel: view.rules.allow_cancel,
                 rooms: view.rooms.clone(),
             });
             self.view = view.clone();

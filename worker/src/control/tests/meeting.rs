@@ -93,6 +93,7 @@ fn with_red(epoch: u64) -> v1::AssignRoomRequest {
                 open: true,
                 ..Default::default()
             }],
+            ..Default::default()
         });
     }
     request

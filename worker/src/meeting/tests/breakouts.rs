@@ -65,18 +65,20 @@ fn each_change_is_told_by_its_message() {
 }
 
 #[test]
-fn a_change_of_mode_is_a_change_where_there_are_rooms() {
+fn a_change_of_rules_is_a_change_where_there_are_rooms() {
     let mut bench = Bench::settled();
-    let mut assign = |mode: &str, rooms: Vec<BreakoutEntry>| {
+    let mut assign = |mode: &str, allow_cancel: bool, rooms: Vec<BreakoutEntry>| {
         let breakouts = Breakouts {
             mode: mode.into(),
             rooms,
+            allow_return_to_main: true,
+            allow_cancel,
         };
         bench.run(|hub, now, out| hub.assign(breakouts, now, out));
         bench.take(A).signals()
     };
-    assert!(assign("selfSelect", vec![]).is_empty());
-    let told = assign("selfSelect", vec![room("red", true)]);
+    assert!(assign("selfSelect", false, vec![]).is_empty());
+    let told = assign("selfSelect", false, vec![room("red", true)]);
     assert!(matches!(
         told[..],
         [Signal::BreakoutRoom {
@@ -84,15 +86,28 @@ fn a_change_of_mode_is_a_change_where_there_are_rooms() {
             ..
         }]
     ));
-    let told = assign("not a mode", vec![room("red", true)]);
+    let told = assign("not a mode", false, vec![room("red", true)]);
     assert!(matches!(
         told[..],
         [Signal::BreakoutRoom {
             mode: Mode::Manual,
             message: BreakoutMessage::RoomChanged,
+            allow_return_to_main: true,
+            allow_cancel: false,
             ..
         }]
     ));
+    let told = assign("manual", true, vec![room("red", true)]);
+    assert!(matches!(
+        told[..],
+        [Signal::BreakoutRoom {
+            message: BreakoutMessage::RoomChanged,
+            allow_return_to_main: true,
+            allow_cancel: true,
+            ..
+        }]
+    ));
+    assert!(assign("manual", true, vec![room("red", true)]).is_empty());
 }
 
 fn timed(id: &str, closes_at_ms: i64) -> BreakoutEntry {

@@ -15,6 +15,8 @@ fn rooms() -> Signal {
     Signal::BreakoutRoom {
         message: BreakoutMessage::RoomCreated,
         mode: Mode::Manual,
+        allow_return_to_main: true,
+        allow_cancel: false,
         rooms: Vec::new(),
     }
 }

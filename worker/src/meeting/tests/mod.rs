@@ -75,6 +75,7 @@ impl Bench {
         let breakouts = Breakouts {
             mode: "automatic".into(),
             rooms,
+            ..Breakouts::default()
         };
         self.run(|hub, now, out| hub.assign(breakouts, now, out));
     }
