@@ -1,0 +1,223 @@
+//! What a subscriber's path carries, and what is done with it.
+//!
+//! Owns per subscribing leg: the numbers on its packets and what comes back about them ([`feedback`]), the
+//! estimate ([`estimator`], [`delay`]), the probes ([`probe`]) and the pacing ([`pacer`]); and the sharing
+//! of the estimate over the tracks ([`allocate`]). Everything is pure: `now` comes in, packets are not
+//! touched. Invariants: bounded memory; no allocation per packet once its rings have grown; a leg without
+//! feedback has none of this.
+
+pub(crate) mod allocate;
+mod delay;
+mod estimator;
+mod feedback;
+#[cfg(test)]
+pub(crate) mod link;
+mod meter;
+pub(crate) mod pacer;
+mod probe;
+#[cfg(test)]
+mod simulation;
+
+use std::time::{Duration, Instant};
+
+use self::estimator::Estimator;
+use self::feedback::{Feedback, History, ReceiverClock, Sent};
+use self::pacer::Pacer;
+use self::probe::{Outcome, Prober};
+
+/// Microseconds of one clock or another; only differences mean anything.
+pub(crate) type Micros = i64;
+
+/// What a packet costs besides its own bytes: UDP, IP, the tag.
+pub(crate) const OVERHEAD: usize = 8 + 20 + 16;
+/// A receiver that has not spoken of so many packets after this time never will.
+const DEAF_AFTER: Duration = Duration::from_secs(5);
+const DEAF_PACKETS: u64 = 100;
+
+/// One leg's path.
+#[derive(Debug)]
+pub(crate) struct Congestion {
+    start: Instant,
+    next: u16,
+    numbered: u64,
+    first_sent: Option<Instant>,
+    history: History,
+    clock: ReceiverClock,
+    estimator: Estimator,
+    prober: Prober,
+    pub(crate) pacer: Pacer,
+    /// Only REMB tells of this path.
+    remb_only: bool,
+}
+
+impl Congestion {
+    /// `numbered`: packets carry transport-wide numbers.
+    pub(crate) fn new(numbered: bool, start: Instant) -> Self {
+        Congestion {
+            start,
+            next: 1,
+            numbered: 0,
+            first_sent: None,
+            history: History::new(),
+            clock: ReceiverClock::default(),
+            estimator: Estimator::new(),
+            prober: Prober::new(),
+            pacer: Pacer::new(estimator::START_RATE),
+            remb_only: !numbered,
+        }
+    }
+
+    fn micros(&self, at: Instant) -> Micros {
+        at.saturating_duration_since(self.start).as_micros() as Micros
+    }
+
+    /// The number of a packet of `len` bytes that leaves now.
+    pub(crate) fn stamp(&mut self, len: usize, padding: bool, now: Instant) -> u16 {
+        let at = self.micros(now);
+        let size = len + OVERHEAD;
+        let sequence = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.numbered += 1;
+        self.first_sent.get_or_insert(now);
+        let probe = self.prober.on_sent(size, padding, at);
+        self.history.insert(
+            sequence,
+            Sent {
+                at,
+                size: size as u16,
+                probe,
+            },
+        );
+        self.estimator.on_sent(size, true, at);
+        self.pacer.on_sent(size, at);
+        sequence
+    }
+
+    /// A packet of `len` bytes leaves without a number.
+    pub(crate) fn unnumbered(&mut self, len: usize, now: Instant) {
+        let at = self.micros(now);
+        self.estimator.on_sent(len + OVERHEAD, false, at);
+        self.pacer.on_sent(len + OVERHEAD, at);
+    }
+
+    /// One RTCP packet of transport-wide feedback; `false` if it is malformed.
+    pub(crate) fn feedback(&mut self, packet: &[u8], now: Instant) -> bool {
+        let Some(feedback) = Feedback::parse(packet) else {
+            return false;
+        };
+        let now = self.micros(now);
+        let reference = self.clock.reference(&feedback);
+        let (mut newest, mut news) = (None, false);
+        for (sequence, arrival) in feedback.statuses() {
+            match arrival {
+                Some(arrival) => {
+                    let Some((sent, late)) = self.history.received(sequence) else {
+                        continue;
+                    };
+                    news = true;
+                    newest = newest.max(Some(sent.at));
+                    let (arrival, size) = (reference + arrival, usize::from(sent.size));
+                    self.estimator.on_received(sent.at, arrival, size, late);
+                    if sent.probe != 0 {
+                        self.prober.on_received(sent.probe, size, arrival);
+                    }
+                }
+                None => {
+                    if self.history.missing(sequence).is_some() {
+                        news = true;
+                        self.estimator.on_missing();
+                    }
+                }
+            }
+        }
+        // About packets that were never sent: nothing to learn.
+        if news {
+            self.estimator.on_feedback(newest, now);
+            self.settle(now);
+        }
+        true
+    }
+
+    /// The receiver's own estimate.
+    pub(crate) fn remb(&mut self, rate: u64, now: Instant) {
+        let now = self.micros(now);
+        self.estimator.on_remb(rate as f64, now);
+        self.settle(now);
+    }
+
+    /// Bits per second the path is thought to carry; `None` where nothing is known of it, and no limit
+    /// should be drawn from that.
+    pub(crate) fn estimate(&self, now: Instant) -> Option<u64> {
+        if self.remb_only {
+            return self.estimator.remb().map(|r| r as u64);
+        }
+        let deaf = !self.estimator.heard()
+            && self.numbered >= DEAF_PACKETS
+            && self
+                .first_sent
+                .is_some_and(|at| now.saturating_duration_since(at) > DEAF_AFTER);
+        (!deaf).then(|| self.estimator.estimate() as u64)
+    }
+
+    /// Smoothed time from a packet to what is said of it.
+    pub(crate) fn rtt(&self) -> Duration {
+        Duration::from_micros(self.estimator.rtt().max(0) as u64)
+    }
+
+    /// Bits per second that would be used if they were there; probing aims at them.
+    pub(crate) fn want(&mut self, rate: u64) {
+        self.prober.want(rate as f64);
+    }
+
+    /// Whether a probe is being sent.
+    pub(crate) fn probing(&self) -> bool {
+        self.prober.sending()
+    }
+
+    /// Bytes to send now for the sake of a probe.
+    pub(crate) fn probe_due(&self, now: Instant) -> usize {
+        self.prober.due(self.micros(now))
+    }
+
+    /// Runs what depends on time. Call every some 20 ms, and when [`Self::next_timeout`] says.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let at = self.micros(now);
+        self.estimator.tick(at);
+        self.settle(at);
+        // Probing is for a receiver that answers; before the first answer the first probes go out all the
+        // same, since what they find decides what is sent at first.
+        if self.estimate(now).is_some() && !self.remb_only {
+            let calm = self.estimator.calm(at);
+            self.prober.poll(self.estimator.estimate(), calm, at);
+        }
+    }
+
+    fn settle(&mut self, now: Micros) {
+        match self.prober.take(now) {
+            Some(Outcome::Carried(rate)) => self.estimator.on_probe(rate, now),
+            Some(Outcome::Failed) | None => {}
+        }
+        self.pacer.set_estimate(self.estimator.estimate(), now);
+    }
+
+    /// When packets that wait, or a probe, are due.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let at = match (self.pacer.next(), self.prober.next()) {
+            (Some(a), Some(b)) => a.min(b),
+            (a, b) => a.or(b)?,
+        };
+        Some(self.start + Duration::from_micros(at.max(0) as u64))
+    }
+
+    /// The next packet that may leave, into `out`: paced, or ahead of its time as part of a probe.
+    pub(crate) fn pop(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
+        let at = self.micros(now);
+        self.pacer.pop(out, at).is_some() || (self.prober.due(at) > 0 && self.pacer.force(out).is_some())
+    }
+
+    /// A packet is ready to leave: `true` if it may at once, `false` if it was kept for [`Self::pop`].
+    pub(crate) fn offer(&mut self, kind: pacer::Kind, packet: &[u8], now: Instant) -> bool {
+        let at = self.micros(now);
+        self.pacer.offer(kind, packet, at)
+    }
+}
