@@ -5,7 +5,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plenum
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 .DEFAULT_GOAL := help
 
-.PHONY: help up down kubeconfig images page test test-unit test-api test-e2e lint generate bench bench-moves bench-media
+.PHONY: help up down kubeconfig images page test test-unit test-api test-e2e lint generate bench bench-moves bench-media bench-net
 
 help: ## List the entries
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -51,3 +51,6 @@ bench-moves: ## How long a move between rooms leaves somebody without a picture 
 
 bench-media: ## What forwarding a packet costs, beside the limit (see docs/benchmarks.md)
 	@tests/bench/run-media
+
+bench-net: ## The same call through bad networks, with the browser's own figures (see docs/benchmarks.md)
+	@tests/bench/run-net

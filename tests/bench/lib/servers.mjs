@@ -1,4 +1,4 @@
-// The servers that can be measured, each on ports of its own on the loopback address.
+// The servers that can be measured, each on ports of its own on one address.
 
 import { freePort, start } from '../../e2e/lib/net.mjs';
 import { sum } from '../../e2e/lib/metrics.mjs';
@@ -33,17 +33,23 @@ async function listening({ name, command, args, http, health, sent }) {
   };
 }
 
-export async function plenum(command) {
+const LOOPBACK = '127.0.0.1';
+
+/**
+ * @param {string} command
+ * @param {string} address Where clients reach it.
+ */
+export async function plenum(command, address = LOOPBACK) {
   const [port, media] = [await freePort(), await freePort()];
-  const http = `http://127.0.0.1:${port}`;
+  const http = `http://${address}:${port}`;
   return listening({
     name: 'plenum',
     command,
     args: [
       'dev',
-      `--listen=127.0.0.1:${port}`,
-      `--media-listen=127.0.0.1:${media}`,
-      `--advertise=127.0.0.1:${media}`,
+      `--listen=${address}:${port}`,
+      `--media-listen=${address}:${media}`,
+      `--advertise=${address}:${media}`,
     ],
     http,
     health: '/healthz',
@@ -55,12 +61,16 @@ export async function plenum(command) {
   });
 }
 
-export async function livekit(command) {
+/**
+ * @param {string} command
+ * @param {string} address Where clients reach it.
+ */
+export async function livekit(command, address = LOOPBACK) {
   const [port, udp, tcp] = [await freePort(), await freePort(), await freePort()];
   // --dev would log every detail, which is work that the other server does not do.
   const config = {
     port,
-    rtc: { udp_port: udp, tcp_port: tcp, enable_loopback_candidate: true },
+    rtc: { udp_port: udp, tcp_port: tcp, enable_loopback_candidate: address === LOOPBACK },
     logging: { level: 'info' },
   };
   return listening({
@@ -68,13 +78,13 @@ export async function livekit(command) {
     command,
     args: [
       '--dev',
-      '--bind=127.0.0.1',
-      '--node-ip=127.0.0.1',
+      `--bind=${address}`,
+      `--node-ip=${address}`,
       `--keys=${KEYS.apiKey}: ${KEYS.apiSecret}`,
       // JSON is YAML.
       `--config-body=${JSON.stringify(config)}`,
     ],
-    http: `http://127.0.0.1:${port}`,
+    http: `http://${address}:${port}`,
     health: '/',
   });
 }

@@ -45,11 +45,35 @@ export async function servePage() {
   };
 }
 
-/** @returns {Promise<import('playwright-core').Browser>} */
-export function launch() {
-  return chromium.launch({
-    executablePath: process.env.PLENUM_E2E_CHROMIUM ?? '/usr/bin/chromium',
-    headless: true,
-    args: FLAGS,
-  });
+export const CHROMIUM = process.env.PLENUM_E2E_CHROMIUM ?? '/usr/bin/chromium';
+
+/**
+ * @param {string} executablePath
+ * @param {string[]} flags More of them.
+ * @returns {Promise<import('playwright-core').Browser>}
+ */
+export function launch(executablePath = CHROMIUM, flags = []) {
+  return chromium.launch({ executablePath, headless: true, args: [...FLAGS, ...flags] });
+}
+
+/**
+ * A browser that does not share this process's loopback address: what its pages ask of the test page's server
+ * is answered from here, without a network.
+ *
+ * @param {string} executablePath
+ * @param {string[]} flags
+ */
+export async function launchApart(executablePath, flags = []) {
+  const browser = await launch(executablePath, flags);
+  const newContext = browser.newContext.bind(browser);
+  browser.newContext = async (...options) => {
+    const context = await newContext(...options);
+    await context.route(/^http:\/\/localhost[:/]/, (route) => {
+      const file = FILES[new URL(route.request().url()).pathname];
+      if (!file) return route.fulfill({ status: 404 });
+      return route.fulfill({ path: fileURLToPath(new URL(file[0], root)), contentType: file[1] });
+    });
+    return context;
+  };
+  return browser;
 }
