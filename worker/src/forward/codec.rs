@@ -1,7 +1,20 @@
 //! What payloads say about themselves: key frames, and the VP8 descriptor that a switch rewrites.
 //!
-//! Owns payload parsing of VP8 (RFC 7741), H264 (RFC 6184), VP9 (RFC 9628) and AV1's aggregation
-//! header. Every function is total: a malformed payload is "not a key frame" or no descriptor.
+//! Owns payload parsing of VP8 (RFC 7741), H264 (RFC 6184), H265 (RFC 7798) and AV1's aggregation header;
+//! VP9's descriptor is in [`super::svc::vp9`]. Every function is total: a malformed payload is "not a key
+//! frame" or no descriptor. Nothing behind a codec's clear header is read, since frames may be encrypted
+//! end to end.
+
+use super::svc::vp9::Vp9;
+
+const ALL: [Codec; 6] = [
+    Codec::Opus,
+    Codec::Vp8,
+    Codec::H264,
+    Codec::H265,
+    Codec::Vp9,
+    Codec::Av1,
+];
 
 /// Codecs this worker forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -9,6 +22,7 @@ pub(crate) enum Codec {
     Opus,
     Vp8,
     H264,
+    H265,
     Vp9,
     Av1,
 }
@@ -16,9 +30,7 @@ pub(crate) enum Codec {
 impl Codec {
     /// By rtpmap encoding name, any case.
     pub(crate) fn from_name(name: &str) -> Option<Codec> {
-        [Codec::Opus, Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1]
-            .into_iter()
-            .find(|c| c.name().eq_ignore_ascii_case(name))
+        ALL.into_iter().find(|c| c.name().eq_ignore_ascii_case(name))
     }
 
     /// The rtpmap encoding name.
@@ -27,6 +39,7 @@ impl Codec {
             Codec::Opus => "opus",
             Codec::Vp8 => "VP8",
             Codec::H264 => "H264",
+            Codec::H265 => "H265",
             Codec::Vp9 => "VP9",
             Codec::Av1 => "AV1",
         }
@@ -38,6 +51,7 @@ impl Codec {
             Codec::Opus => "audio/opus",
             Codec::Vp8 => "video/VP8",
             Codec::H264 => "video/H264",
+            Codec::H265 => "video/H265",
             Codec::Vp9 => "video/VP9",
             Codec::Av1 => "video/AV1",
         }
@@ -57,7 +71,8 @@ impl Codec {
             Codec::Opus => true,
             Codec::Vp8 => Vp8::parse(payload).is_some_and(|d| d.key_frame),
             Codec::H264 => h264_key_frame(payload),
-            Codec::Vp9 => vp9_key_frame(payload),
+            Codec::H265 => h265_key_frame(payload),
+            Codec::Vp9 => Vp9::parse(payload).is_some_and(|d| d.key_frame()),
             // N bit: first packet of a coded video sequence.
             Codec::Av1 => payload.first().is_some_and(|b| b & 0x08 != 0),
         }
@@ -88,24 +103,32 @@ fn h264_key_frame(payload: &[u8]) -> bool {
     }
 }
 
-/// Not inter-predicted, beginning of a frame, lowest spatial layer.
-fn vp9_key_frame(payload: &[u8]) -> bool {
-    let Some(&b0) = payload.first() else { return false };
-    if b0 & 0x40 != 0 || b0 & 0x08 == 0 {
+/// A parameter set or a picture of random access (types 16 to 23), alone, aggregated or as a first
+/// fragment.
+fn h265_key_frame(payload: &[u8]) -> bool {
+    let is_start = |nal: u8| matches!(nal, 16..=23 | 32..=34);
+    let kind = |first: u8| first >> 1 & 0x3F;
+    let Some(&first) = payload.first() else {
         return false;
+    };
+    match kind(first) {
+        48 => {
+            let mut rest = payload.get(2..).unwrap_or_default();
+            while let [hi, lo, nal @ ..] = rest {
+                let len = usize::from(u16::from_be_bytes([*hi, *lo]));
+                if nal.first().is_some_and(|n| is_start(kind(*n))) {
+                    return true;
+                }
+                rest = nal.get(len..).unwrap_or_default();
+            }
+            false
+        }
+        // Only the fragment with the start bit.
+        49 => payload
+            .get(2)
+            .is_some_and(|fu| fu & 0x80 != 0 && is_start(fu & 0x3F)),
+        nal => is_start(nal),
     }
-    if b0 & 0x20 == 0 {
-        return true;
-    }
-    let mut at = 1;
-    if b0 & 0x80 != 0 {
-        at += if payload.get(1).is_some_and(|b| b & 0x80 != 0) {
-            2
-        } else {
-            1
-        };
-    }
-    payload.get(at).is_some_and(|layer| (layer >> 1) & 7 == 0)
 }
 
 /// Where the fields of a VP8 payload descriptor are, and their values.
@@ -116,6 +139,8 @@ pub(crate) struct Vp8 {
     pub(crate) picture_id: Option<(u16, bool)>,
     pub(crate) tl0_index: Option<u8>,
     pub(crate) key_index: Option<u8>,
+    /// Temporal layer, and whether the picture refers to the lowest one alone (Y).
+    pub(crate) temporal: Option<(u8, bool)>,
     picture_at: usize,
     tl0_at: usize,
     key_at: usize,
@@ -131,6 +156,7 @@ impl Vp8 {
             picture_id: None,
             tl0_index: None,
             key_index: None,
+            temporal: None,
             picture_at: 0,
             tl0_at: 0,
             key_at: 0,
@@ -157,6 +183,9 @@ impl Vp8 {
             }
             if x & 0x30 != 0 {
                 let byte = *payload.get(at)?;
+                if x & 0x20 != 0 {
+                    out.temporal = Some((byte >> 6, byte & 0x20 != 0));
+                }
                 if x & 0x10 != 0 {
                     out.key_at = at;
                     out.key_index = Some(byte & 0x1F);
@@ -207,18 +236,24 @@ pub(crate) struct Vp8Numbers {
     pub(crate) key_index: u8,
 }
 
-/// Keeps a subscriber's VP8 numbers running across switches of layer.
+/// Pictures held back that late packets are told apart by.
+const DROPPED: usize = 32;
+
+/// Keeps a subscriber's VP8 numbers running across switches of layer and pictures held back.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Vp8Munger {
     offset: Vp8Numbers,
     last: Option<Vp8Numbers>,
+    /// Ids of pictures held back since the last switch, as they came; a ring.
+    dropped: [Option<u16>; DROPPED],
+    next_drop: usize,
 }
 
 impl Vp8Munger {
-    /// The source changes at the packet described by `first`: its numbers follow on from the last.
-    pub(crate) fn switch(&mut self, first: &Vp8) {
+    /// The source changes at a packet with these numbers: they follow on from the last.
+    pub(crate) fn switch_to(&mut self, input: Vp8Numbers) {
+        self.dropped = [None; DROPPED];
         let Some(last) = self.last else { return };
-        let input = Self::input(first);
         self.offset = Vp8Numbers {
             picture_id: last.picture_id.wrapping_add(1).wrapping_sub(input.picture_id),
             tl0_index: last.tl0_index.wrapping_add(1).wrapping_sub(input.tl0_index),
@@ -226,11 +261,34 @@ impl Vp8Munger {
         };
     }
 
-    /// The numbers this packet leaves with; `newest` where it isn't a late one.
-    pub(crate) fn map(&mut self, packet: &Vp8, newest: bool) -> Vp8Numbers {
-        let input = Self::input(packet);
+    /// A new picture isn't forwarded: the ids of those after it close up. Called for every packet of it.
+    pub(crate) fn drop_picture(&mut self, packet: &Vp8) {
+        let Some((id, _)) = packet.picture_id else { return };
+        if self.dropped.contains(&Some(id)) {
+            return;
+        }
+        if let Some(slot) = self.dropped.get_mut(self.next_drop % DROPPED) {
+            *slot = Some(id);
+        }
+        self.next_drop = (self.next_drop + 1) % DROPPED;
+        self.offset.picture_id = self.offset.picture_id.wrapping_sub(1);
+    }
+
+    /// The numbers a packet leaves with; `newest` where it isn't a late one, `wide` where its picture id
+    /// has 15 bits.
+    pub(crate) fn map_numbers(&mut self, input: Vp8Numbers, wide: bool, newest: bool) -> Vp8Numbers {
+        let mask = if wide { 0x7FFF } else { 0x7F };
+        let mut offset = self.offset.picture_id;
+        if !newest {
+            // Pictures held back after this one don't move it.
+            let later = |d: &&u16| {
+                let ahead = d.wrapping_sub(input.picture_id) & mask;
+                ahead != 0 && ahead <= mask / 2
+            };
+            offset = offset.wrapping_add(self.dropped.iter().flatten().filter(later).count() as u16);
+        }
         let out = Vp8Numbers {
-            picture_id: input.picture_id.wrapping_add(self.offset.picture_id) & 0x7FFF,
+            picture_id: input.picture_id.wrapping_add(offset) & mask,
             tl0_index: input.tl0_index.wrapping_add(self.offset.tl0_index),
             key_index: input.key_index.wrapping_add(self.offset.key_index) & 0x1F,
         };
@@ -238,6 +296,17 @@ impl Vp8Munger {
             self.last = Some(out);
         }
         out
+    }
+
+    /// As [`Self::switch_to`], from a descriptor.
+    pub(crate) fn switch(&mut self, first: &Vp8) {
+        self.switch_to(Self::input(first));
+    }
+
+    /// As [`Self::map_numbers`], from a descriptor.
+    pub(crate) fn map(&mut self, packet: &Vp8, newest: bool) -> Vp8Numbers {
+        let wide = packet.picture_id.is_some_and(|p| p.1);
+        self.map_numbers(Self::input(packet), wide, newest)
     }
 
     fn input(packet: &Vp8) -> Vp8Numbers {
@@ -318,6 +387,58 @@ mod tests {
     }
 
     #[test]
+    fn pictures_held_back_leave_no_hole() {
+        let mut m = Vp8Munger::default();
+        let at = |p: u16| Vp8::parse(&vp8(p, 10, 1, p == 100)).unwrap();
+        assert_eq!(m.map(&at(100), true).picture_id, 100);
+        assert_eq!(m.map(&at(101), true).picture_id, 101);
+        for _ in 0..3 {
+            m.drop_picture(&at(102)); // three packets of one picture
+        }
+        m.drop_picture(&at(104));
+        assert_eq!(m.map(&at(105), true).picture_id, 103);
+        assert_eq!(m.map(&at(103), false).picture_id, 102, "late, between the two");
+        assert_eq!(m.map(&at(101), false).picture_id, 101, "late, before both");
+        m.switch(&at(5000));
+        assert_eq!(m.map(&at(5000), true).picture_id, 104);
+    }
+
+    #[test]
+    fn vp8_temporal_layer_is_read() {
+        let p = [0x90, 0xE0, 0x81, 0x00, 0, 0xA0, 0, 0, 0];
+        assert_eq!(Vp8::parse(&p).unwrap().temporal, Some((2, true)));
+        assert_eq!(Vp8::parse(&[0x90, 0x80, 0x01, 0]).unwrap().temporal, None);
+    }
+
+    #[test]
+    fn h265_key_frames() {
+        let nal = |kind: u8| [kind << 1, 1, 0xAA];
+        for (kind, key) in [
+            (1, false),
+            (15, false),
+            (16, true),
+            (19, true),
+            (21, true),
+            (32, true),
+            (33, true),
+            (34, true),
+            (39, false),
+        ] {
+            assert_eq!(Codec::H265.starts_key_frame(&nal(kind)), key, "{kind}");
+        }
+        let aggregate = |first: u8, second: u8| [48 << 1, 1, 0, 2, first << 1, 1, 0, 2, second << 1, 1];
+        assert!(Codec::H265.starts_key_frame(&aggregate(39, 32)));
+        assert!(!Codec::H265.starts_key_frame(&aggregate(39, 1)));
+        assert!(!Codec::H265.starts_key_frame(&[48 << 1, 1, 0xFF, 0xFF, 2]));
+        assert!(Codec::H265.starts_key_frame(&[49 << 1, 1, 0x80 | 19]));
+        assert!(
+            !Codec::H265.starts_key_frame(&[49 << 1, 1, 0x40 | 19]),
+            "the last fragment"
+        );
+        assert!(!Codec::H265.starts_key_frame(&[49 << 1, 1, 0x80 | 1]));
+    }
+
+    #[test]
     fn h264_key_frames() {
         assert!(Codec::H264.starts_key_frame(&[0x67, 1]));
         assert!(Codec::H264.starts_key_frame(&[0x65, 1]));
@@ -331,7 +452,7 @@ mod tests {
 
     #[test]
     fn short_payloads_never_panic() {
-        for c in [Codec::Opus, Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1] {
+        for c in ALL {
             for b0 in 0..=255u8 {
                 for len in 0..5 {
                     let _ = c.starts_key_frame(&vec![b0; len]);

@@ -18,6 +18,7 @@ pub(crate) mod rtcp;
 pub(crate) mod seqmap;
 pub(crate) mod srtp;
 pub(crate) mod subscription;
+pub(crate) mod svc;
 pub(crate) mod track;
 pub(crate) mod twcc;
 

@@ -92,7 +92,7 @@ enum Variant {
         packetization: u8,
         profile: H264Profile,
     },
-    /// VP9 and AV1 profile number.
+    /// VP9, AV1 and H265 profile number.
     Profile(u8),
 }
 
@@ -133,6 +133,8 @@ fn variant(n: &Negotiated) -> Variant {
             packetization: number("packetization-mode"),
             profile: h264_profile(value_of(&n.parameters, "profile-level-id").unwrap_or("42001f")),
         },
+        // RFC 7798 section 7.1: the profile is 1 where nothing is said.
+        Codec::H265 => Variant::Profile(number("profile-id").max(1)),
         Codec::Vp9 => Variant::Profile(number("profile-id")),
         Codec::Av1 => Variant::Profile(number("profile")),
     }
@@ -222,6 +224,7 @@ pub(crate) fn offered(audio: bool) -> Vec<Negotiated> {
         h264(108, 109, 0, "42001f"),
         h264(112, 113, 1, "4d001f"),
         h264(114, 115, 1, "64001f"),
+        entry(49, Codec::H265, "90000", "level-id=180;profile-id=1;tier-flag=0;tx-mode=SRST", Some(50)),
         entry(98, Codec::Vp9, "90000", "profile-id=0", Some(99)),
         entry(45, Codec::Av1, "90000", "level-idx=5;profile=0;tier=0", Some(46)),
     ]

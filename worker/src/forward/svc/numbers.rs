@@ -1,0 +1,96 @@
+//! The running numbers that a codec writes into its packets, as they leave.
+//!
+//! Owns one subscriber's picture ids, TL0PICIDX, KEYIDX and frame numbers. Invariants: they run on when
+//! another stream takes over; VP8's picture ids have no hole where a picture was held back on purpose;
+//! frame numbers of the dependency descriptor keep their holes, since references are distances.
+
+use super::dependency_descriptor::{Changes, Frame};
+use super::selector::Layering;
+use crate::forward::codec::{Vp8Munger, Vp8Numbers};
+
+/// What a packet leaves with besides its RTP header: enough to write the same bytes again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Dress {
+    pub(crate) codec: Vp8Numbers,
+    pub(crate) descriptor: Changes,
+    pub(crate) marker: bool,
+}
+
+/// One subscriber's numbers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Numbers {
+    codec: Vp8Munger,
+    frame_offset: u16,
+    last_frame: Option<u16>,
+}
+
+impl Numbers {
+    /// Another stream takes over with this packet.
+    pub(crate) fn switch(&mut self, first: &Layering<'_>) {
+        if let Some(input) = codec_numbers(first) {
+            self.codec.switch_to(input);
+        }
+        if let (Layering::Targets { frame, .. }, Some(last)) = (first, self.last_frame) {
+            self.frame_offset = last.wrapping_add(1).wrapping_sub(frame.number as u16);
+        }
+    }
+
+    /// The packet is held back on purpose.
+    pub(crate) fn drop(&mut self, packet: &Layering<'_>, newest: bool) {
+        if let (Layering::Vp8(d), true) = (packet, newest) {
+            self.codec.drop_picture(d);
+        }
+    }
+
+    /// What the packet leaves with. `announcement`: active decode targets to tell, and their number.
+    pub(crate) fn dress(
+        &mut self,
+        packet: &Layering<'_>,
+        newest: bool,
+        marker: bool,
+        announcement: Option<(u32, u8)>,
+    ) -> Dress {
+        let mut out = Dress {
+            marker,
+            ..Dress::default()
+        };
+        if let Some(input) = codec_numbers(packet) {
+            let wide = match packet {
+                Layering::Vp8(d) => d.picture_id.is_some_and(|p| p.1),
+                _ => true,
+            };
+            out.codec = self.codec.map_numbers(input, wide, newest);
+        }
+        if let Layering::Targets { frame, .. } = packet {
+            out.descriptor.number = self.frame_offset;
+            if let Some((active, targets)) = announcement {
+                out.descriptor.active = active;
+                out.descriptor.targets = targets;
+            }
+            self.note_frame(frame, newest);
+        }
+        out
+    }
+
+    fn note_frame(&mut self, frame: &Frame, newest: bool) {
+        if newest {
+            self.last_frame = Some((frame.number as u16).wrapping_add(self.frame_offset));
+        }
+    }
+}
+
+fn codec_numbers(packet: &Layering<'_>) -> Option<Vp8Numbers> {
+    match packet {
+        Layering::Vp8(d) => Some(Vp8Numbers {
+            picture_id: d.picture_id.map_or(0, |p| p.0),
+            tl0_index: d.tl0_index.unwrap_or(0),
+            key_index: d.key_index.unwrap_or(0),
+        }),
+        Layering::Vp9(d) => Some(Vp8Numbers {
+            picture_id: d.picture_id.map_or(0, |p| p.0),
+            tl0_index: d.tl0_index.unwrap_or(0),
+            key_index: 0,
+        }),
+        _ => None,
+    }
+}
