@@ -39,6 +39,10 @@ impl References {
         Some(())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         self.distances.iter().copied().take(usize::from(self.count))
     }

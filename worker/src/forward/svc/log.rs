@@ -78,6 +78,11 @@ impl FrameLog {
         }
     }
 
+    /// Every frame is unknown again.
+    pub(crate) fn forget(&mut self) {
+        (self.forwarded, self.dropped) = ([0; WORDS], [0; WORDS]);
+    }
+
     fn clear(&mut self, number: u64) {
         let (word, bit) = Self::place(number);
         for words in [&mut self.forwarded, &mut self.dropped] {

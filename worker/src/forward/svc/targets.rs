@@ -1,9 +1,9 @@
 //! Selection by decode targets and chains, for streams with a dependency descriptor.
 //!
-//! Owns which decode target one subscriber has. Invariants: the target changes only between pictures; up
-//! only at a frame that says so and whose references left, or that begins its chain; sideways and down
-//! also where the chain of the new target is whole; a frame with a reference that was held back never
-//! leaves.
+//! Owns which decode target one subscriber has. Invariants: the target changes between pictures, or at the
+//! key frame of a higher layer that leans on no other; up only at a frame that says so and whose
+//! references left; sideways and down also where the chain of the new target is whole; a frame with a
+//! reference that was held back never leaves.
 
 use super::dependency_descriptor::{Frame, Indication, Structure};
 use super::log::{Fate, FrameLog};
@@ -104,7 +104,13 @@ impl TargetSelector {
             return;
         }
         let goal = structure.layers(desired);
-        if begins {
+        // Layers that lean on no other can be entered at their own key frames alone.
+        let climbs = self
+            .current
+            .and(self.layers)
+            .is_some_and(|now| frame.spatial > now.spatial && frame.spatial <= goal.spatial)
+            && frame.references.is_empty();
+        if begins || climbs {
             let reachable = (0..structure.targets())
                 .filter(|t| active >> t & 1 == 1 && structure.layers(*t).within(goal))
                 .filter(|t| self.can_switch(*t, frame, structure))
@@ -179,7 +185,11 @@ impl TargetSelector {
         if let Some(awaited) = self.awaited {
             match self.log.get(awaited) {
                 Fate::Forwarded => self.awaited = None,
-                _ if frame.number.saturating_sub(awaited) > LOST_AFTER => self.current = None,
+                _ if frame.number.saturating_sub(awaited) > LOST_AFTER => {
+                    // What left since refers to what never came.
+                    self.current = None;
+                    self.log.forget();
+                }
                 _ => {}
             }
         }
