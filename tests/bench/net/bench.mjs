@@ -23,6 +23,11 @@ const HELP = `make bench-net, or tests/bench/run-net [options]
   --fps N           its frames per second (PLENUM_BENCH_FPS, 20)
   --servers LIST    plenum, livekit; default those whose program is known`;
 
+function misused(why) {
+  console.error(`error: ${why}\n  remedy: see tests/bench/run-net --help`);
+  process.exit(2);
+}
+
 function options() {
   const { values } = parseArgs({
     options: {
@@ -44,16 +49,16 @@ function options() {
   const list = (text, known) => {
     const names = text.split(',').map((name) => name.trim());
     const strange = names.find((name) => !known.includes(name));
-    if (strange !== undefined) throw new Error(`${strange} is none of: ${known.join(', ')}`);
+    if (strange !== undefined) misused(`${strange} is none of: ${known.join(', ')}`);
     return names;
   };
   const number = (name) => {
     const value = Number(values[name]);
-    if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} must be a whole number from 1 on`);
+    if (!Number.isInteger(value) || value < 1) misused(`--${name} must be a whole number from 1 on`);
     return value;
   };
   const size = /^(\d+)x(\d+)$/.exec(values.size);
-  if (!size) throw new Error('--size must be like 960x540');
+  if (!size) misused('--size must be like 960x540');
   const all = CELLS.map((cell) => cell.name);
   const cells = values.cells ? list(values.cells, all) : values.quick ? QUICK : all;
   return {

@@ -26,9 +26,12 @@ function workerBinary() {
 
 const httpOf = (url) => url.replace(/^ws/, 'http');
 
-/** @returns {Promise<import('./call.mjs').Target & {ours: boolean,
- *   keysOf: (room: string) => Promise<import('./tokens.mjs').Keys>, roomsAreObjects?: boolean, metrics: () => Promise<string>, close: () => Promise<void>}>} */
-export async function devTarget() {
+/**
+ * @param {string} [address] Where all clients reach the server; default: on this machine.
+ * @returns {Promise<import('./call.mjs').Target & {ours: boolean,
+ *   keysOf: (room: string) => Promise<import('./tokens.mjs').Keys>, roomsAreObjects?: boolean, metrics: () => Promise<string>, close: () => Promise<void>}>}
+ */
+export async function devTarget(address) {
   const given = process.env.PLENUM_E2E_URL;
   if (given) {
     const keys = { apiKey: process.env.PLENUM_E2E_API_KEY, apiSecret: process.env.PLENUM_E2E_API_SECRET };
@@ -43,12 +46,13 @@ export async function devTarget() {
     };
   }
   const [http, media] = [await freePort(), await freePort()];
+  const host = address ?? '127.0.0.1';
   const server = start(workerBinary(), [
     'dev',
-    `--listen=127.0.0.1:${http}`,
-    `--media-listen=0.0.0.0:${media}`,
+    `--listen=${host}:${http}`,
+    `--media-listen=${address ?? '0.0.0.0'}:${media}`,
   ]);
-  const url = `ws://127.0.0.1:${http}`;
+  const url = `ws://${host}:${http}`;
   try {
     await waitFor(
       async () => {
