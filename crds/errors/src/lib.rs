@@ -84,8 +84,8 @@ catalogue! {
         "nothing to do: the controller places the meeting elsewhere";
     RequestMalformed = "RequestMalformed", 400, "the request or signal message cannot be understood",
         "check the client's version; stock LiveKit clients from 2.0 are known to work";
-    MessageTooLarge = "MessageTooLarge", 413, "a signal message or data packet is over the size limit",
-        "split it: signal messages are limited to 512 KiB, reliable data packets to 64 KiB";
+    MessageTooLarge = "MessageTooLarge", 413, "a signal message, data packet or session description is over the size limit",
+        "split it: signal messages are limited to 512 KiB, reliable data packets to 64 KiB, the offers of WHIP and WHEP to 128 KiB";
     RateLimited = "RateLimited", 429, "too many messages in too short a time",
         "slow down; the limit is per connection and named in the docs";
     SdpInvalid = "SdpInvalid", 400, "the session description cannot be used",
@@ -102,6 +102,16 @@ catalogue! {
         "list them with `kubectl get participants`";
     ConnectionTimeout = "ConnectionTimeout", 408, "the client's media never arrived or went silent",
         "check that the worker's UDP (or TCP) port is reachable from the client";
+    SessionNotFound = "SessionNotFound", 404, "no WHIP or WHEP session of that address exists, or not any more",
+        "make an offer again with POST; a session ends with its participant, its meeting and its media";
+    PreconditionFailed = "PreconditionFailed", 412, "the entity tag is not that of the ICE session in force",
+        "use the ETag of the last answer, or * to restart ICE";
+    PreconditionRequired = "PreconditionRequired", 428, "a PATCH of a WHIP or WHEP session has to say which ICE session it is about",
+        "send If-Match with the ETag of the last answer, or * to restart ICE";
+    ContentTypeUnsupported = "ContentTypeUnsupported", 415, "the body is of a type that this address does not take",
+        "send application/sdp with POST, application/trickle-ice-sdpfrag with PATCH";
+    MethodNotAllowed = "MethodNotAllowed", 405, "this address does not take that method",
+        "see the Allow header: POST makes a WHIP or WHEP session, PATCH and DELETE are for its Location";
     PoolNotFound = "PoolNotFound", 404, "the MediaWorkerPool that the Meeting names does not exist",
         "apply the pool, correct spec.workerPoolRef, or mark a pool as default";
     PoolNotAllowed = "NotAllowed", 403, "the MediaWorkerPool does not allow meetings from this namespace",

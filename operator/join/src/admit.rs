@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::relay::{self, Relay};
 use crate::request::{self, Query, Version};
-use crate::{JoinConfig, MAX_MESSAGE_BYTES, Rooms, Session, origin, refusal};
+use crate::{JoinConfig, MAX_MESSAGE_BYTES, Rooms, Session, origin, refusal, whip};
 
 /// How long the first word of a worker is waited for before the WebSocket is accepted without it.
 const FIRST_WORD: Duration = Duration::from_secs(3);
@@ -39,6 +39,8 @@ pub(crate) struct Front<R> {
     pub(crate) rooms: Arc<R>,
     pub(crate) config: JoinConfig,
     sessions: Arc<Semaphore>,
+    /// WHIP and WHEP sessions.
+    pub(crate) sessions_by_name: whip::Table,
     refused: Refused,
 }
 
@@ -48,6 +50,7 @@ pub(crate) fn router<R: Rooms>(rooms: Arc<R>, config: JoinConfig) -> Router {
         rooms,
         config,
         sessions,
+        sessions_by_name: whip::Table::default(),
         refused: Refused::default(),
     });
     Router::new()
@@ -55,6 +58,7 @@ pub(crate) fn router<R: Rooms>(rooms: Arc<R>, config: JoinConfig) -> Router {
         .route("/rtc/v1", get(join_v1::<R>))
         .route("/rtc/validate", get(validate_v0::<R>).options(preflight::<R>))
         .route("/rtc/v1/validate", get(validate_v1::<R>).options(preflight::<R>))
+        .merge(whip::routes())
         .with_state(front)
 }
 
@@ -153,9 +157,7 @@ impl<R: Rooms> Front<R> {
         let admitted = self.admit(version, query, headers, extensions).await?;
         let upgrade = upgrade
             .map_err(|_| PublicError::new(Code::RequestMalformed, "this address wants a WebSocket"))?;
-        let permit = self.sessions.clone().try_acquire_owned().map_err(|_| {
-            PublicError::new(Code::RateLimited, "the gateway has as many clients as it takes")
-        })?;
+        let permit = self.permit()?;
         self.rooms.check(&admitted.start).await?;
         let mut session = self.rooms.enter(admitted.start.clone()).await?;
         let first = match first_words(&mut session).await {
@@ -238,21 +240,7 @@ impl<R: Rooms> Front<R> {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Admitted, PublicError> {
-        if !origin::allowed(headers, &self.config.allowed_origins) {
-            return Err(PublicError::new(
-                Code::NotPermitted,
-                "pages of this origin may not connect",
-            ));
-        }
-        let token = request::token(headers, query)?;
-        let peeked = plenum_token::peek(token)?;
-        let secret = self
-            .rooms
-            .api_secret(&peeked.api_key, &peeked.room)
-            .await
-            .ok_or_else(|| PublicError::from(Code::TokenUnknownKey))?;
-        let claims = plenum_token::verify(token, &peeked.api_key, &secret, unix_now())?;
-        claims.require_join()?;
+        let claims = self.claims(request::token(headers, query)?, headers).await?;
         let join_request = request::join_request(version, query)?;
         let remote = origin::remote_address(headers, extensions, &self.config.trusted_proxies);
         let reconnects = join_request.reconnect;
@@ -261,6 +249,38 @@ impl<R: Rooms> Front<R> {
             claims,
             reconnects,
         })
+    }
+
+    /// One more client, if there is a place for it.
+    pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, PublicError> {
+        self.sessions
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| PublicError::new(Code::RateLimited, "the gateway has as many clients as it takes"))
+    }
+
+    pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), PublicError> {
+        if origin::allowed(headers, &self.config.allowed_origins) {
+            return Ok(());
+        }
+        Err(PublicError::new(
+            Code::NotPermitted,
+            "pages of this origin may not connect",
+        ))
+    }
+
+    /// Origin, and what a good token for joining says.
+    pub(crate) async fn claims(&self, token: &str, headers: &HeaderMap) -> Result<Claims, PublicError> {
+        self.check_origin(headers)?;
+        let peeked = plenum_token::peek(token)?;
+        let secret = self
+            .rooms
+            .api_secret(&peeked.api_key, &peeked.room)
+            .await
+            .ok_or_else(|| PublicError::from(Code::TokenUnknownKey))?;
+        let claims = plenum_token::verify(token, &peeked.api_key, &secret, unix_now())?;
+        claims.require_join()?;
+        Ok(claims)
     }
 
     /// Browsers show a page the words of a refusal only where this allows it.
@@ -286,7 +306,7 @@ impl<R: Rooms> Front<R> {
 }
 
 /// What the worker is told of the client.
-fn start(
+pub(crate) fn start(
     version: Version,
     claims: &Claims,
     mut join_request: livekit_protocol::JoinRequest,
@@ -325,6 +345,7 @@ fn start(
         token_issued_at_ms: claims
             .issued_at()
             .map_or(0, |at| i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1000)),
+        offers_once: false,
     }
 }
 

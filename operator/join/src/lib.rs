@@ -1,7 +1,8 @@
-//! The front door for LiveKit clients: `/rtc`, `/rtc/v1` and their `validate` twins.
+//! The front door: for LiveKit clients `/rtc`, `/rtc/v1` and their `validate` twins, for encoders and
+//! players `/whip` and `/whep`.
 //!
 //! Owns the WebSocket, the join request in both protocol versions, the token check and the relay to
-//! a room. Knows neither Kubernetes nor media: who holds the room is behind [`Rooms`], which the
+//! a room, and what speaks for clients that have no signalling ([`whip`]). Knows neither Kubernetes nor media: who holds the room is behind [`Rooms`], which the
 //! gateway implements over gRPC and `plenum-worker dev` in process. Invariants: nothing reaches a
 //! room before its token was checked; every refusal has a catalogue code; a token is never logged
 //! nor repeated in an answer; what a client sends is bounded in size and rate.
@@ -13,6 +14,7 @@ mod refusal;
 mod relay;
 mod request;
 mod serve;
+mod whip;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +106,14 @@ pub trait Observer: Send + Sync + 'static {
     /// A client's WebSocket opened (`1`) or closed (`-1`).
     fn connected(&self, delta: i64) {
         let _ = delta;
+    }
+    /// A WHIP or WHEP session begins (`1`) or ends (`-1`) here. `protocol` is `whip` or `whep`.
+    fn http_session(&self, protocol: &'static str, delta: i64) {
+        let _ = (protocol, delta);
+    }
+    /// A WHIP or WHEP request was answered: `outcome` is `ok` or a catalogue code.
+    fn http_request(&self, protocol: &'static str, method: &'static str, outcome: &str) {
+        let _ = (protocol, method, outcome);
     }
     /// A signal message of `bytes` was relayed.
     fn message(&self, direction: Direction, bytes: usize) {

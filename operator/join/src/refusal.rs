@@ -43,6 +43,20 @@ pub(crate) fn refuse_validate(error: &PublicError, headers: &HeaderMap, reconnec
     answer(error, status, headers)
 }
 
+/// As [`refuse`], in the form of RFC 9457, for programs that are told what to do by the body.
+pub(crate) fn problem(error: &PublicError) -> Response<Body> {
+    let status = error.code.http_status();
+    let body = serde_json::json!({
+        "title": error.code.as_str(),
+        "status": status,
+        "detail": error.to_string(),
+        "code": error.code.as_str(),
+        "cause": error.code.cause(),
+        "remedy": error.code.remedy(),
+    });
+    dressed(error, status, "application/problem+json", body.to_string())
+}
+
 fn wants_json(headers: &HeaderMap) -> bool {
     headers
         .get(header::ACCEPT)
@@ -61,6 +75,10 @@ fn answer(error: &PublicError, status: u16, headers: &HeaderMap) -> Response<Bod
     } else {
         ("text/plain; charset=utf-8", text_of(error))
     };
+    dressed(error, status, content_type, body)
+}
+
+fn dressed(error: &PublicError, status: u16, content_type: &'static str, body: String) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();

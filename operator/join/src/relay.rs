@@ -323,7 +323,7 @@ impl<R: Rooms> Relay<R> {
     }
 }
 
-async fn shutting_down(shutdown: &mut Option<tokio::sync::watch::Receiver<bool>>) {
+pub(crate) async fn shutting_down(shutdown: &mut Option<tokio::sync::watch::Receiver<bool>>) {
     if let Some(receiver) = shutdown
         && receiver.wait_for(|down| *down).await.is_ok()
     {

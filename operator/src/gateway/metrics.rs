@@ -13,8 +13,8 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use plenum_join::{Direction, Observer};
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// Every figure of a gateway.
@@ -38,6 +38,8 @@ pub(crate) struct Metrics {
     moves: IntCounterVec,
     move_duration: HistogramVec,
     commands: IntCounterVec,
+    http_sessions: IntGaugeVec,
+    http_requests: IntCounterVec,
 }
 
 impl Metrics {
@@ -118,6 +120,18 @@ impl Metrics {
                 "Requests of clients on the reserved data topic, by command and outcome (ok or an error code).",
                 &["command", "code"],
             )?,
+            http_sessions: IntGaugeVec::new(
+                Opts::new(
+                    "plenum_gateway_http_sessions",
+                    "WHIP and WHEP sessions that this gateway speaks for, by protocol.",
+                ),
+                &["protocol"],
+            )?,
+            http_requests: counters(
+                "http_requests_total",
+                "WHIP and WHEP requests, by protocol, method and outcome (ok or an error code).",
+                &["protocol", "method", "code"],
+            )?,
         };
         for collector in [
             Box::new(messages) as Box<dyn prometheus::core::Collector>,
@@ -132,6 +146,8 @@ impl Metrics {
             Box::new(metrics.moves.clone()),
             Box::new(metrics.move_duration.clone()),
             Box::new(metrics.commands.clone()),
+            Box::new(metrics.http_sessions.clone()),
+            Box::new(metrics.http_requests.clone()),
         ] {
             metrics.registry.register(collector)?;
         }
@@ -171,6 +187,16 @@ impl Observer for Metrics {
 
     fn connected(&self, delta: i64) {
         self.clients.add(delta);
+    }
+
+    fn http_session(&self, protocol: &'static str, delta: i64) {
+        self.http_sessions.with_label_values(&[protocol]).add(delta);
+    }
+
+    fn http_request(&self, protocol: &'static str, method: &'static str, outcome: &str) {
+        self.http_requests
+            .with_label_values(&[protocol, method, outcome])
+            .inc();
     }
 
     fn message(&self, direction: Direction, bytes: usize) {
@@ -227,6 +253,8 @@ mod tests {
         metrics.moved("same_worker", "ok", Duration::from_millis(30));
         metrics.moved("reconnect", "MeetingFull", Duration::from_millis(30));
         metrics.command("raiseHand", "ok");
+        metrics.http_session("whip", 1);
+        metrics.http_request("whep", "DELETE", "SessionNotFound");
         let text = String::from_utf8(metrics.text()).unwrap();
         for line in [
             "# HELP plenum_gateway_clients ",
@@ -239,6 +267,8 @@ mod tests {
             "plenum_gateway_moves_total{code=\"MeetingFull\",way=\"reconnect\"} 1",
             "plenum_gateway_move_duration_seconds_count{way=\"same_worker\"} 1",
             "plenum_gateway_commands_total{code=\"ok\",command=\"raiseHand\"} 1",
+            "plenum_gateway_http_sessions{protocol=\"whip\"} 1",
+            "plenum_gateway_http_requests_total{code=\"SessionNotFound\",method=\"DELETE\",protocol=\"whep\"} 1",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }
