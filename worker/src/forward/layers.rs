@@ -1,14 +1,14 @@
 //! Which simulcast layer a subscriber gets.
 //!
-//! Owns the choice, a pure function of what is wanted and what arrives. Invariant: it names a layer that
-//! exists, and a live one if there is any.
+//! Owns the choice, a pure function of what is wanted and what arrives, and what may stand in until the
+//! chosen layer has a key frame. Invariant: it names a layer that exists, and a live one if there is any.
 
 use std::time::{Duration, Instant};
 
 use crate::session::api::Quality;
 
 /// A layer silent for so long while another one runs was paused by its sender.
-const DEAD_AFTER: Duration = Duration::from_millis(1000);
+pub(crate) const DEAD_AFTER: Duration = Duration::from_millis(1000);
 
 /// What is known of a layer.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +29,44 @@ pub(crate) fn quality_of(rid: &str, index: usize, count: usize) -> Quality {
     }
 }
 
+/// A set of layers, by place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LayerSet(u32);
+
+impl LayerSet {
+    pub(crate) fn contains(self, layer: usize) -> bool {
+        layer < 32 && self.0 >> layer & 1 == 1
+    }
+
+    /// Those in it, lowest place first.
+    pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
+        (0..32).filter(move |l| self.contains(*l))
+    }
+}
+
+impl FromIterator<usize> for LayerSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(layers: I) -> Self {
+        LayerSet(
+            layers
+                .into_iter()
+                .filter(|l| *l < 32)
+                .fold(0, |set, l| set | 1 << l),
+        )
+    }
+}
+
+/// A layer's place with its state, where it is live.
+fn live(layers: &[LayerState]) -> impl Iterator<Item = (usize, &LayerState)> + Clone {
+    let newest = layers.iter().filter_map(|l| l.last_packet).max();
+    layers
+        .iter()
+        .enumerate()
+        .filter(move |(_, l)| match (newest, l.last_packet) {
+            (Some(newest), Some(last)) => newest.saturating_duration_since(last) < DEAD_AFTER,
+            _ => false,
+        })
+}
+
 /// The layer to forward: the highest live one up to `wanted`, else the lowest live one, else what was
 /// chosen before, else the lowest. `None` where the subscriber paused.
 pub(crate) fn choose(wanted: Option<Quality>, layers: &[LayerState], before: Option<usize>) -> Option<usize> {
@@ -36,22 +74,33 @@ pub(crate) fn choose(wanted: Option<Quality>, layers: &[LayerState], before: Opt
     if layers.len() == 1 {
         return Some(0);
     }
-    let newest = layers.iter().filter_map(|l| l.last_packet).max();
-    let live = |l: &&(usize, &LayerState)| match (newest, l.1.last_packet) {
-        (Some(newest), Some(last)) => newest.saturating_duration_since(last) < DEAD_AFTER,
-        _ => false,
-    };
-    let indexed: Vec<(usize, &LayerState)> = layers.iter().enumerate().collect();
-    let best = indexed
-        .iter()
-        .filter(live)
+    let best = live(layers)
         .filter(|l| l.1.quality <= wanted)
         .max_by_key(|l| l.1.quality);
-    let lowest = || indexed.iter().filter(live).min_by_key(|l| l.1.quality);
-    best.or_else(lowest)
+    best.or_else(|| live(layers).min_by_key(|l| l.1.quality))
         .map(|l| l.0)
         .or(before)
-        .or_else(|| indexed.iter().min_by_key(|l| l.1.quality).map(|l| l.0))
+        .or_else(|| {
+            let all = layers.iter().enumerate();
+            all.min_by_key(|l| l.1.quality).map(|l| l.0)
+        })
+}
+
+/// The layers whose key frame is taken where it comes before the target's: any on the way there from the
+/// current one, and any up to it while there is none.
+pub(crate) fn on_the_way(layers: &[LayerState], current: Option<usize>, target: usize) -> LayerSet {
+    let quality = |l: usize| layers.get(l).map(|l| l.quality);
+    let Some(goal) = quality(target) else {
+        return LayerSet::default();
+    };
+    // From above, anything within the target is nearer to it.
+    let floor = current.and_then(quality).filter(|now| *now <= goal);
+    live(layers)
+        .filter(|(_, l)| l.quality <= goal && floor.is_none_or(|floor| l.quality > floor))
+        .map(|(at, _)| at)
+        .chain(std::iter::once(target))
+        .filter(|l| Some(*l) != current)
+        .collect()
 }
 
 #[cfg(test)]
@@ -87,6 +136,23 @@ mod tests {
             "a pause of all is not a switch"
         );
         assert_eq!(choose(Some(Quality::High), &layers(t, [None; 3]), None), Some(0));
+    }
+
+    #[test]
+    fn what_comes_first_on_the_way_is_taken() {
+        let t = Instant::now() + Duration::from_secs(100);
+        let all = layers(t, [Some(0), Some(10), Some(20)]);
+        let set = |current, target| on_the_way(&all, current, target).iter().collect::<Vec<_>>();
+        assert_eq!(set(None, 2), [0, 1, 2]);
+        assert_eq!(set(None, 0), [0]);
+        assert_eq!(set(Some(0), 2), [1, 2]);
+        assert_eq!(set(Some(2), 1), [0, 1], "down, anything within the target");
+        assert_eq!(set(Some(2), 2), Vec::<usize>::new());
+        let paused = layers(t, [Some(2000), None, Some(0)]);
+        assert_eq!(on_the_way(&paused, None, 2).iter().collect::<Vec<_>>(), [2]);
+        let silent = layers(t, [None; 3]);
+        assert_eq!(on_the_way(&silent, None, 1).iter().collect::<Vec<_>>(), [1]);
+        assert_eq!(on_the_way(&all, None, 9), LayerSet::default());
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(crate) mod log;
 pub(crate) mod numbers;
 pub(crate) mod rates;
 pub(crate) mod selector;
+pub(crate) mod source;
 pub(crate) mod start;
 pub(crate) mod targets;
 pub(crate) mod vp8;
@@ -21,7 +22,9 @@ pub(crate) mod vp9_layers;
 #[cfg(test)]
 mod model_tests;
 
-pub(crate) use self::selector::{Layering, Selector};
+pub(crate) use self::numbers::{Dress, Numbers};
+pub(crate) use self::selector::{Described, Layering, Selector};
+pub(crate) use self::source::Source;
 
 /// The highest layers wanted, or those forwarded. Any value is legal; what isn't sent is not reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

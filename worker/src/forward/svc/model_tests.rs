@@ -332,6 +332,7 @@ impl World {
                         frame: described,
                         structure,
                         active,
+                        vp9: None,
                     },
                     By::Payload => Layering::Vp9(Vp9::parse(&self.encoder.vp9(f, first, last)).unwrap()),
                 };
@@ -491,6 +492,7 @@ fn a_chain_whose_frame_never_comes_asks_for_a_key_frame() {
             frame,
             structure,
             active,
+            vp9: None,
         };
         w.someone.selector.select(&layering, at(&f, true))
     };
@@ -524,6 +526,7 @@ fn the_subscriber_is_told_its_decode_targets() {
                 frame,
                 structure,
                 active,
+                vp9: None,
             };
             if w.someone.selector.select(&layering, at(&f, f.top)) == Decision::Drop {
                 numbers.drop(&layering, true);

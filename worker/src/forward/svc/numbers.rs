@@ -55,10 +55,12 @@ impl Numbers {
             ..Dress::default()
         };
         if let Some(input) = codec_numbers(packet) {
-            let wide = match packet {
-                Layering::Vp8(d) => d.picture_id.is_some_and(|p| p.1),
-                _ => true,
+            let id = match packet {
+                Layering::Vp8(d) => d.picture_id,
+                Layering::Vp9(d) | Layering::Targets { vp9: Some(d), .. } => d.picture_id,
+                _ => None,
             };
+            let wide = id.is_some_and(|id| id.1);
             out.codec = self.codec.map_numbers(input, wide, newest);
         }
         if let Layering::Targets { frame, .. } = packet {
@@ -86,7 +88,7 @@ fn codec_numbers(packet: &Layering<'_>) -> Option<Vp8Numbers> {
             tl0_index: d.tl0_index.unwrap_or(0),
             key_index: d.key_index.unwrap_or(0),
         }),
-        Layering::Vp9(d) => Some(Vp8Numbers {
+        Layering::Vp9(d) | Layering::Targets { vp9: Some(d), .. } => Some(Vp8Numbers {
             picture_id: d.picture_id.map_or(0, |p| p.0),
             tl0_index: d.tl0_index.unwrap_or(0),
             key_index: 0,

@@ -3,7 +3,8 @@
 //! Owns what a packet says of its layers, and one subscriber's choice. Invariant: what carries no layers,
 //! or can't be understood, is forwarded as it came.
 
-use super::dependency_descriptor::{Frame, Structure};
+use super::dependency_descriptor::{DescriptorStream, Frame, Structure};
+use super::numbers::Dress;
 use super::targets::TargetSelector;
 use super::vp8::Vp8Layers;
 use super::vp9::Vp9;
@@ -21,10 +22,49 @@ pub(crate) enum Layering<'a> {
         frame: Frame,
         structure: &'a Structure,
         active: u32,
+        /// The payload's own descriptor, for receivers that have no other.
+        vp9: Option<Vp9>,
     },
 }
 
+/// The same, without what it borrows from its stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Described {
+    Plain,
+    Vp8(Vp8),
+    Vp9(Vp9),
+    Frame(Frame, Option<Vp9>),
+}
+
+impl Described {
+    /// Together with the structure that `stream` has now.
+    pub(crate) fn layering<'a>(&self, stream: &'a DescriptorStream) -> Layering<'a> {
+        match (self, stream.structure()) {
+            (Described::Vp8(d), _) => Layering::Vp8(*d),
+            (Described::Vp9(d), _) => Layering::Vp9(*d),
+            (Described::Frame(frame, vp9), Some((structure, active))) => Layering::Targets {
+                frame: *frame,
+                structure,
+                active,
+                vp9: *vp9,
+            },
+            _ => Layering::Plain,
+        }
+    }
+}
+
 impl Layering<'_> {
+    /// Writes the codec's running numbers over those of the payload.
+    pub(crate) fn rewrite(&self, payload: &mut [u8], dress: &Dress) {
+        match self {
+            Layering::Vp8(d) => d.rewrite(payload, &dress.codec),
+            Layering::Vp9(d) | Layering::Targets { vp9: Some(d), .. } => {
+                d.rewrite(payload, dress.codec.picture_id, dress.codec.tl0_index);
+            }
+            _ => {}
+        }
+    }
+
     /// The layers a packet belongs to.
     pub(crate) fn layers(&self) -> Target {
         let (spatial, temporal) = match self {
@@ -107,6 +147,7 @@ impl Selector {
                     frame,
                     structure,
                     active,
+                    ..
                 },
                 Kind::Targets(s),
             ) => s.select(frame, structure, *active, wanted, at),
@@ -131,6 +172,7 @@ impl Selector {
                     frame,
                     structure,
                     active,
+                    ..
                 },
                 Kind::Targets(s),
             ) => s.announcement(frame, structure, *active),

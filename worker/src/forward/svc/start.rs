@@ -25,11 +25,17 @@ struct Point {
     bytes: usize,
 }
 
+/// Packets of padding alone that are told from lost ones.
+const HOLLOW: usize = 16;
+
 /// The last key frame of one encoding.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LastKeyFrame {
     point: Option<Point>,
     newest: Option<(u64, u32)>,
+    /// Numbers of packets without a payload, which no buffer holds; a ring.
+    hollow: [Option<u64>; HOLLOW],
+    next: usize,
 }
 
 /// A run of packets to send again, in order.
@@ -57,6 +63,12 @@ impl LastKeyFrame {
     pub(crate) fn note(&mut self, sequence: u64, timestamp: u32, starts: bool, bytes: usize, now: Instant) {
         if self.newest.is_none_or(|(s, _)| sequence > s) {
             self.newest = Some((sequence, timestamp));
+        }
+        if bytes == 0 {
+            if let Some(slot) = self.hollow.get_mut(self.next) {
+                *slot = Some(sequence);
+            }
+            self.next = (self.next + 1) % HOLLOW;
         }
         match &mut self.point {
             // Parameter sets and slices of one key frame each say so.
@@ -88,7 +100,8 @@ impl LastKeyFrame {
         let (last, meets) = self.newest?;
         let recent = now.saturating_duration_since(point.at) <= MAX_AGE;
         let short = point.bytes <= MAX_BYTES && last.saturating_sub(point.sequence) < MAX_PACKETS;
-        (recent && short && (point.sequence..=last).all(has)).then_some(Replay {
+        let known = |s: u64| has(s) || self.hollow.contains(&Some(s));
+        (recent && short && (point.sequence..=last).all(known)).then_some(Replay {
             first: point.sequence,
             last,
             meets,
@@ -131,7 +144,12 @@ mod tests {
         assert_eq!(k.replay(start + ms(400), |s| s != 105), None);
         assert!(k.replay(start + ms(400), |s| s >= 100).is_some());
         assert_eq!(k.replay(start + ms(1001), |_| true), None);
-        k.note(112, 50_000, false, MAX_BYTES, start + ms(410));
+        k.note(112, 50_000, false, 0, start + ms(405));
+        assert!(
+            k.replay(start + ms(405), |s| s != 112).is_some(),
+            "padding is no loss"
+        );
+        k.note(113, 50_000, false, MAX_BYTES, start + ms(410));
         assert_eq!(k.replay(start + ms(420), |_| true), None);
     }
 

@@ -50,11 +50,13 @@ impl TargetSelector {
     ) -> Decision {
         let fate = match self.log.get(frame.number) {
             Fate::Unknown => {
-                let newest = self.log.newest().is_none_or(|n| frame.number > n);
+                // One of before the structure can't be judged by it.
+                let newest =
+                    self.log.newest().is_none_or(|n| frame.number > n) && frame.number >= structure.number();
                 if newest {
                     self.turn(frame, structure, active, wanted, at);
                 }
-                let forward = self.needed(frame, structure, newest);
+                let forward = self.needed(frame, newest);
                 self.log.set(frame.number, forward);
                 if forward && newest {
                     self.announce = self.announce.saturating_sub(1);
@@ -207,8 +209,9 @@ impl TargetSelector {
         }
     }
 
-    fn needed(&mut self, frame: &Frame, structure: &Structure, newest: bool) -> bool {
-        if self.structure != Some(structure.number()) {
+    fn needed(&mut self, frame: &Frame, newest: bool) -> bool {
+        // Targets are numbered by the structure that the subscriber was at.
+        if self.structure.is_some_and(|s| frame.number < s) {
             return false;
         }
         let Some(target) = self.current else { return false };
