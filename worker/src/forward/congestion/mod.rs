@@ -7,6 +7,7 @@
 //! feedback has none of this.
 
 pub(crate) mod allocate;
+pub(crate) mod cost;
 mod delay;
 mod estimator;
 mod feedback;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use self::estimator::Estimator;
 use self::feedback::{Feedback, History, ReceiverClock, Sent};
-use self::pacer::Pacer;
+use self::pacer::{Kind, Pacer};
 use self::probe::{Outcome, Prober};
 
 /// Microseconds of one clock or another; only differences mean anything.
@@ -34,9 +35,9 @@ pub(crate) const OVERHEAD: usize = 8 + 20 + 16;
 const DEAF_AFTER: Duration = Duration::from_secs(5);
 const DEAF_PACKETS: u64 = 100;
 
-/// One leg's path.
+/// One leg's path. `T` finds a packet that waits.
 #[derive(Debug)]
-pub(crate) struct Congestion {
+pub(crate) struct Congestion<T> {
     start: Instant,
     next: u16,
     numbered: u64,
@@ -45,12 +46,12 @@ pub(crate) struct Congestion {
     clock: ReceiverClock,
     estimator: Estimator,
     prober: Prober,
-    pub(crate) pacer: Pacer,
+    pacer: Pacer<T>,
     /// Only REMB tells of this path.
     remb_only: bool,
 }
 
-impl Congestion {
+impl<T> Congestion<T> {
     /// `numbered`: packets carry transport-wide numbers.
     pub(crate) fn new(numbered: bool, start: Instant) -> Self {
         Congestion {
@@ -209,15 +210,24 @@ impl Congestion {
         Some(self.start + Duration::from_micros(at.max(0) as u64))
     }
 
-    /// The next packet that may leave, into `out`: paced, or ahead of its time as part of a probe.
-    pub(crate) fn pop(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
+    /// A video packet is ready: whether it may leave at once. Otherwise it is for [`Self::keep`].
+    pub(crate) fn may(&mut self, kind: Kind, now: Instant) -> bool {
         let at = self.micros(now);
-        self.pacer.pop(out, at).is_some() || (self.prober.due(at) > 0 && self.pacer.force(out).is_some())
+        self.pacer.may(kind, at)
     }
 
-    /// A packet is ready to leave: `true` if it may at once, `false` if it was kept for [`Self::pop`].
-    pub(crate) fn offer(&mut self, kind: pacer::Kind, packet: &[u8], now: Instant) -> bool {
+    /// A packet of about `size` bytes waits for [`Self::pop`].
+    pub(crate) fn keep(&mut self, kind: Kind, size: usize, what: T) {
+        self.pacer.keep(kind, size + OVERHEAD, what);
+    }
+
+    /// The next that may leave: paced, or ahead of its time as part of a probe.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<(Kind, T)> {
         let at = self.micros(now);
-        self.pacer.offer(kind, packet, at)
+        let paced = self.pacer.pop(at);
+        if paced.is_none() && self.prober.due(at) > 0 {
+            return self.pacer.force();
+        }
+        paced
     }
 }

@@ -1,8 +1,9 @@
 //! When a packet of a subscriber leaves.
 //!
-//! Owns a leaky bucket per path and the packets that wait for it. Invariants: nothing is dropped here; what
-//! waits leaves within [`MAX_DEBT`]; sound never waits; packets sent again go first; a stream's packets
-//! leave in the order in which they came; as long as a frame fits in the burst, no packet of it is copied.
+//! Owns a leaky bucket per path and the queue of what waits for it: not packets, only what finds them
+//! again. Invariants: nothing is dropped here; what waits leaves within [`MAX_DEBT`]; sound never waits;
+//! packets sent again go first; a stream's packets leave in the order in which they came; a frame that
+//! fits in the burst leaves in one turn.
 
 use std::collections::VecDeque;
 
@@ -14,9 +15,8 @@ const FACTOR: f64 = 1.5;
 const BURST: f64 = 0.040;
 /// Nothing waits longer: the rate rises instead.
 const MAX_DEBT: f64 = 0.5;
-/// Limits of what waits; beyond, packets leave unpaced.
-const MAX_PACKETS: usize = 2048;
-const MAX_BYTES: usize = 1 << 20;
+/// What waits at most; beyond, packets leave unpaced.
+const MAX_PACKETS: usize = 1024;
 
 /// Which queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,32 +25,9 @@ pub(crate) enum Kind {
     Media,
 }
 
-/// Packets in a ring of bytes, which is kept once it has grown.
-#[derive(Debug, Default)]
-struct Queue {
-    lengths: VecDeque<u16>,
-    bytes: VecDeque<u8>,
-}
-
-impl Queue {
-    fn push(&mut self, packet: &[u8]) {
-        self.lengths.push_back(packet.len() as u16);
-        self.bytes.extend(packet);
-    }
-
-    fn pop(&mut self, out: &mut Vec<u8>) -> bool {
-        let Some(len) = self.lengths.pop_front() else {
-            return false;
-        };
-        out.clear();
-        out.extend(self.bytes.drain(..usize::from(len).min(self.bytes.len())));
-        true
-    }
-}
-
-/// The pacer of one path.
+/// The pacer of one path. `T` finds a packet that waits.
 #[derive(Debug)]
-pub(crate) struct Pacer {
+pub(crate) struct Pacer<T> {
     /// Bytes that have left and not yet drained.
     debt: f64,
     at: Micros,
@@ -58,19 +35,21 @@ pub(crate) struct Pacer {
     rate: f64,
     /// The rate that gets what waits out in time; until nothing waits.
     hurry: f64,
-    resends: Queue,
-    media: Queue,
+    resends: VecDeque<(u16, T)>,
+    media: VecDeque<(u16, T)>,
+    waiting: usize,
 }
 
-impl Pacer {
+impl<T> Pacer<T> {
     pub(crate) fn new(estimate: f64) -> Self {
         Pacer {
             debt: 0.0,
             at: 0,
             rate: estimate * FACTOR / 8.0,
             hurry: 0.0,
-            resends: Queue::default(),
-            media: Queue::default(),
+            resends: VecDeque::new(),
+            media: VecDeque::new(),
+            waiting: 0,
         }
     }
 
@@ -79,15 +58,12 @@ impl Pacer {
         self.rate = estimate * FACTOR / 8.0;
     }
 
-    /// Whether anything waits.
+    /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting() == 0
+        self.resends.is_empty() && self.media.is_empty()
     }
 
-    fn waiting(&self) -> usize {
-        self.resends.bytes.len() + self.media.bytes.len()
-    }
-
+    /// Bytes per second, with what waits out in time.
     fn effective(&self) -> f64 {
         self.rate.max(self.hurry)
     }
@@ -98,53 +74,49 @@ impl Pacer {
         self.debt = (self.debt - since * self.effective()).max(0.0);
     }
 
-    /// A packet is there to be sent. `true`: it may leave at once. `false`: it was kept, and comes out of
-    /// [`Self::pop`].
-    pub(crate) fn offer(&mut self, kind: Kind, packet: &[u8], now: Micros) -> bool {
-        self.drain(now);
-        let behind = match kind {
-            Kind::Resend => &self.resends,
-            Kind::Media => &self.media,
-        };
-        let full = self.waiting() + packet.len() > MAX_BYTES
-            || self.resends.lengths.len() + self.media.lengths.len() >= MAX_PACKETS;
-        if (behind.lengths.is_empty() && self.open()) || full {
-            return true;
-        }
-        match kind {
-            Kind::Resend => self.resends.push(packet),
-            Kind::Media => self.media.push(packet),
-        }
-        self.hurry = self.hurry.max((self.waiting() as f64 + self.debt) / MAX_DEBT);
-        false
-    }
-
     fn open(&self) -> bool {
         self.debt < BURST * self.effective()
     }
 
-    /// The next packet that may leave now, into `out`.
-    pub(crate) fn pop(&mut self, out: &mut Vec<u8>, now: Micros) -> Option<Kind> {
-        self.drain(now);
-        if !self.open() {
-            return None;
+    fn queue(&mut self, kind: Kind) -> &mut VecDeque<(u16, T)> {
+        match kind {
+            Kind::Resend => &mut self.resends,
+            Kind::Media => &mut self.media,
         }
-        self.force(out)
+    }
+
+    /// Whether a packet may leave at once. Otherwise it is for [`Self::keep`].
+    pub(crate) fn may(&mut self, kind: Kind, now: Micros) -> bool {
+        self.drain(now);
+        let first = self.queue(kind).is_empty();
+        (first && self.open()) || self.resends.len() + self.media.len() >= MAX_PACKETS
+    }
+
+    /// A packet of about `size` bytes waits.
+    pub(crate) fn keep(&mut self, kind: Kind, size: usize, what: T) {
+        self.queue(kind).push_back((size as u16, what));
+        self.waiting += size;
+        self.hurry = self.hurry.max((self.waiting as f64 + self.debt) / MAX_DEBT);
+    }
+
+    /// The next packet that may leave now.
+    pub(crate) fn pop(&mut self, now: Micros) -> Option<(Kind, T)> {
+        self.drain(now);
+        if self.open() { self.force() } else { None }
     }
 
     /// The next packet whatever the bucket: a probe sends real packets before padding.
-    pub(crate) fn force(&mut self, out: &mut Vec<u8>) -> Option<Kind> {
-        let kind = if self.resends.pop(out) {
-            Kind::Resend
-        } else if self.media.pop(out) {
-            Kind::Media
-        } else {
-            return None;
+    pub(crate) fn force(&mut self) -> Option<(Kind, T)> {
+        let (kind, (size, what)) = match self.resends.pop_front() {
+            Some(first) => (Kind::Resend, first),
+            None => (Kind::Media, self.media.pop_front()?),
         };
+        self.waiting = self.waiting.saturating_sub(usize::from(size));
         if self.is_empty() {
             self.hurry = 0.0;
+            self.waiting = 0;
         }
-        Some(kind)
+        Some((kind, what))
     }
 
     /// Something left, paced or not.
@@ -167,20 +139,28 @@ impl Pacer {
 mod tests {
     use super::*;
 
+    fn offer(p: &mut Pacer<usize>, kind: Kind, size: usize, what: usize, now: Micros) -> bool {
+        let may = p.may(kind, now);
+        if may {
+            p.on_sent(size, now);
+        } else {
+            p.keep(kind, size, what);
+        }
+        may
+    }
+
     /// Offers `frame` packets of 1,000 bytes, then lets them out; when each left.
-    fn run(p: &mut Pacer, frame: usize, from: Micros) -> Vec<Micros> {
+    fn run(p: &mut Pacer<usize>, frame: usize, from: Micros) -> Vec<Micros> {
         let mut left = Vec::new();
         for i in 0..frame {
-            if p.offer(Kind::Media, &[i as u8; 1000], from) {
-                p.on_sent(1000, from);
+            if offer(p, Kind::Media, 1000, i, from) {
                 left.push(from);
             }
         }
-        let mut out = Vec::new();
         while let Some(at) = p.next() {
             let at = at.max(from);
-            while p.pop(&mut out, at).is_some() {
-                assert_eq!(out, vec![left.len() as u8; 1000], "in order, whole");
+            while let Some((_, what)) = p.pop(at) {
+                assert_eq!(what, left.len(), "in order");
                 p.on_sent(1000, at);
                 left.push(at);
             }
@@ -217,30 +197,21 @@ mod tests {
     #[test]
     fn what_is_sent_again_overtakes() {
         let mut p = Pacer::new(300_000.0);
-        while p.offer(Kind::Media, &[1; 1000], 0) {
-            p.on_sent(1000, 0);
-        }
-        assert!(!p.offer(Kind::Resend, &[2; 500], 0));
-        let mut out = Vec::new();
+        while offer(&mut p, Kind::Media, 1000, 1, 0) {}
+        assert!(!offer(&mut p, Kind::Resend, 500, 2, 0));
         let at = p.next().unwrap();
-        assert_eq!(p.pop(&mut out, at), Some(Kind::Resend));
-        assert_eq!(out, vec![2; 500]);
-        assert_eq!(p.force(&mut out), Some(Kind::Media));
-        assert_eq!(out.len(), 1000);
+        assert_eq!(p.pop(at), Some((Kind::Resend, 2)));
+        assert_eq!(p.force(), Some((Kind::Media, 1)));
         assert!(p.is_empty() && p.next().is_none());
     }
 
     #[test]
     fn memory_is_bounded_and_nothing_is_dropped() {
         let mut p = Pacer::new(30_000.0);
-        let mut passed = 0;
-        for _ in 0..5_000 {
-            if p.offer(Kind::Media, &[0; 1200], 0) {
-                p.on_sent(1200, 0);
-                passed += 1;
-            }
-        }
-        assert!(p.waiting() <= MAX_BYTES);
-        assert_eq!(passed + p.media.lengths.len(), 5_000);
+        let passed = (0..5_000)
+            .filter(|i| offer(&mut p, Kind::Media, 1200, *i, 0))
+            .count();
+        assert_eq!(p.media.len(), MAX_PACKETS);
+        assert_eq!(passed + p.media.len(), 5_000);
     }
 }

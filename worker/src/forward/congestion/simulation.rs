@@ -16,7 +16,7 @@ const SECOND: usize = 1_000;
 struct Simulation {
     t0: Instant,
     now: Micros,
-    c: Congestion,
+    c: Congestion<usize>,
     link: Link,
     recorder: Recorder,
     forth: Wire<u16>,
@@ -27,7 +27,6 @@ struct Simulation {
     back_open: bool,
     lost: u64,
     sent: u64,
-    scratch: Vec<u8>,
 }
 
 /// One sample per step.
@@ -79,7 +78,6 @@ impl Simulation {
             back_open: true,
             lost: 0,
             sent: 0,
-            scratch: Vec::new(),
         }
     }
 
@@ -134,17 +132,16 @@ impl Simulation {
             while bytes > 0 {
                 let len = bytes.clamp(100, 1200);
                 bytes = bytes.saturating_sub(len + OVERHEAD);
-                let packet = vec![0; len];
-                if self.c.offer(Kind::Media, &packet, now) {
+                if self.c.may(Kind::Media, now) {
                     self.leave(len, false);
+                } else {
+                    self.c.keep(Kind::Media, len, len);
                 }
             }
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        while self.c.pop(&mut scratch, now) {
-            self.leave(scratch.len(), false);
+        while let Some((_, len)) = self.c.pop(now) {
+            self.leave(len, false);
         }
-        self.scratch = scratch;
         while self.c.probe_due(now) > 0 {
             self.leave(PADDING, true);
         }
@@ -320,7 +317,7 @@ fn remb_is_an_upper_bound() {
     s.c.remb(400_000, s.at(s.now));
     assert_eq!(s.c.estimate(s.at(s.now)), Some(400_000));
     let t = Instant::now();
-    let mut only = Congestion::new(false, t);
+    let mut only = Congestion::<usize>::new(false, t);
     assert_eq!(only.estimate(t), None);
     only.remb(250_000, t);
     assert_eq!(only.estimate(t), Some(250_000));
