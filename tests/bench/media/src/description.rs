@@ -8,6 +8,12 @@ use std::net::SocketAddr;
 
 /// Payload type of VP8; that of its retransmissions is the next.
 pub(crate) const VP8: u8 = 96;
+/// Payload type of Opus.
+pub(crate) const OPUS: u8 = 111;
+/// Header extension of a voice's level.
+pub(crate) const LEVEL_ID: u8 = 1;
+/// Header extension of a layer's name.
+pub(crate) const RID_ID: u8 = 10;
 /// Header extension of transport-wide sequence numbers.
 pub(crate) const TWCC_ID: u8 = 5;
 /// Header extension of the section's name.
@@ -22,6 +28,10 @@ pub(crate) enum Section {
     ReceiveVideo,
     /// Our own video.
     SendVideo { track: String, ssrc: u32 },
+    /// Our own microphone.
+    SendAudio { track: String, ssrc: u32 },
+    /// Our own video in three layers.
+    SendSimulcast { track: String },
 }
 
 /// What describes the transport.
@@ -34,11 +44,14 @@ pub(crate) struct Local {
 }
 
 const AUDIO: &str = "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n\
-    a=rtcp-fb:111 transport-cc\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n";
+    a=rtcp-fb:111 transport-cc\r\na=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n\
+    a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
+    a=extmap:5 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n";
 const VIDEO: &str = "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\n\
     a=rtcp-fb:96 ccm fir\r\na=rtcp-fb:96 transport-cc\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n\
     a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
-    a=extmap:5 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n";
+    a=extmap:5 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
+    a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n";
 
 /// The offer.
 pub(crate) fn offer(local: &Local, version: u32, sections: &[Section]) -> String {
@@ -57,8 +70,10 @@ pub(crate) fn offer(local: &Local, version: u32, sections: &[Section]) -> String
 
 fn one(out: &mut String, local: &Local, mid: usize, section: &Section) -> std::fmt::Result {
     let (kind, formats, codecs) = match section {
-        Section::ReceiveAudio => ("audio", "111", AUDIO),
-        Section::ReceiveVideo | Section::SendVideo { .. } => ("video", "96 97", VIDEO),
+        Section::ReceiveAudio | Section::SendAudio { .. } => ("audio", "111", AUDIO),
+        Section::ReceiveVideo | Section::SendVideo { .. } | Section::SendSimulcast { .. } => {
+            ("video", "96 97", VIDEO)
+        }
     };
     write!(
         out,
@@ -77,7 +92,12 @@ fn one(out: &mut String, local: &Local, mid: usize, section: &Section) -> std::f
     }
     match section {
         Section::ReceiveAudio | Section::ReceiveVideo => write!(out, "a=recvonly\r\n{codecs}"),
-        Section::SendVideo { track, ssrc } => write!(
+        Section::SendSimulcast { track } => write!(
+            out,
+            "a=sendonly\r\na=msid:- {track}\r\n{codecs}\
+             a=rid:q send\r\na=rid:h send\r\na=rid:f send\r\na=simulcast:send q;h;f\r\n"
+        ),
+        Section::SendVideo { track, ssrc } | Section::SendAudio { track, ssrc } => write!(
             out,
             "a=sendonly\r\na=msid:- {track}\r\n{codecs}\
              a=ssrc:{ssrc} cname:bench\r\na=ssrc:{ssrc} msid:- {track}\r\n"

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::limit::Way;
+use crate::meeting::{Gathering, Meeting};
 use crate::pace::Mode;
 use crate::packet::{FRAMES, PER_FRAME};
 
@@ -52,6 +53,7 @@ pub(crate) struct Crowd {
 pub(crate) struct Measured {
     pub(crate) windows: BTreeMap<(usize, Mode), Vec<Window>>,
     pub(crate) crowds: BTreeMap<usize, Vec<Crowd>>,
+    pub(crate) meetings: BTreeMap<Meeting, Vec<Gathering>>,
 }
 
 /// Everything of a run.
@@ -178,6 +180,10 @@ impl Measured {
         median(self.crowds.get(&n)?.iter().map(pick))
     }
 
+    fn gathering(&self, meeting: Meeting, pick: fn(&Gathering) -> f64) -> Option<f64> {
+        median(self.meetings.get(&meeting)?.iter().map(pick))
+    }
+
     /// The figures that targets are written for.
     fn headline(&self) -> Map<String, Value> {
         let frames = self.cell(HEADLINE, Mode::Frames);
@@ -219,6 +225,20 @@ impl Measured {
             (format!("n{n}"), crowd)
         });
         out.insert("crowds".to_owned(), Value::Object(crowds.collect()));
+        let meetings = self.meetings.keys().map(|meeting| {
+            let of = |pick| number(self.gathering(*meeting, pick));
+            let gathering = json!({
+                "cores": of(|g| g.cores),
+                "sent_per_second": of(|g| g.sent_per_second),
+                "received_per_second": of(|g| g.received_per_second),
+                "loss": of(|g| g.loss),
+                "streams": of(|g| g.streams),
+                "rss_mib": of(|g| g.rss_mib),
+                "cpu_per_join_ms": of(|g| g.cpu_per_join_ms),
+            });
+            (meeting.name().to_owned(), gathering)
+        });
+        out.insert("meetings".to_owned(), Value::Object(meetings.collect()));
         out
     }
 }
@@ -307,6 +327,10 @@ impl Results {
             ] {
                 put(what, ours.crowd(HEADLINE, pick), peer.crowd(HEADLINE, pick));
             }
+            for meeting in Meeting::ALL {
+                let cores = |m: &Measured| m.gathering(meeting, |g| g.cores);
+                put(meeting.name(), cores(ours), cores(peer));
+            }
         }
         out
     }
@@ -367,6 +391,34 @@ impl Results {
         }
         out.push('\n');
         out.push_str(&aligned(&crowds));
+        let mut meetings = vec![
+            "meeting,cores,in/s,out/s,loss %,streams,RSS MiB,CPU ms/join"
+                .split(',')
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        ];
+        for (name, measured) in &self.servers {
+            for meeting in measured.meetings.keys() {
+                let of = |pick, digits: usize| {
+                    let value = measured.gathering(*meeting, pick).unwrap_or(f64::NAN);
+                    format!("{value:.digits$}")
+                };
+                meetings.push(vec![
+                    format!("{name} {}", meeting.name()),
+                    of(|g| g.cores, 3),
+                    of(|g| g.sent_per_second, 0),
+                    of(|g| g.received_per_second, 0),
+                    of(|g| g.loss * 100.0, 3),
+                    of(|g| g.streams, 0),
+                    of(|g| g.rss_mib, 1),
+                    of(|g| g.cpu_per_join_ms, 2),
+                ]);
+            }
+        }
+        if meetings.len() > 1 {
+            out.push('\n');
+            out.push_str(&aligned(&meetings));
+        }
         out
     }
 }

@@ -14,6 +14,17 @@ pub(crate) enum Part {
     Publisher { ssrc: u32 },
     /// To receive whatever there is.
     Subscriber,
+    /// To send and to receive.
+    Member(Sending),
+}
+
+/// What a member of a meeting sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// One microphone.
+    Voice { ssrc: u32 },
+    /// One camera in three layers; wants the lowest of everybody else's.
+    Camera,
 }
 
 /// A client at the door.

@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::BenchError;
 use crate::pace::{Mode, Pace};
-use crate::packet::{PACKET, PER_FRAME, TAG, Writer};
+use crate::packet::{PACKET, PER_FRAME, Shape, TAG, Writer};
 use crate::process::Usage;
 use crate::publisher::SSRC;
 use crate::socket::{self, Inbox, Outbox};
@@ -93,7 +93,7 @@ impl Sealer {
 pub(crate) fn seal_alone(subscribers: usize) -> Result<f64, BenchError> {
     const ROUNDS: u64 = 500;
     let sealer = Sealer::new(subscribers)?;
-    let packet = Writer::new(SSRC, "0").packet();
+    let packet = Writer::new(SSRC, "0", Shape::PLAIN).packet();
     let mut out = Vec::with_capacity(PACKET + TAG);
     let before = Usage::of_this_thread()?;
     for number in 0..ROUNDS {
@@ -171,7 +171,7 @@ fn send(
         }
     };
     let sealer = Sealer::new(to.len())?;
-    let mut writer = Writer::new(SSRC, "0");
+    let mut writer = Writer::new(SSRC, "0", Shape::PLAIN);
     let mut outbox = Outbox::new(BATCH);
     let mut buffers: Vec<Vec<u8>> = vec![
         Vec::with_capacity(per_buffer as usize * (PACKET + TAG));
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_again() {
         let sealer = Sealer::new(2).unwrap();
-        let packet = Writer::new(SSRC, "0").packet();
+        let packet = Writer::new(SSRC, "0", Shape::PLAIN).packet();
         let (mut a, mut b) = (Vec::new(), Vec::new());
         sealer.seal(0, 7, &packet, &mut a).unwrap();
         sealer.seal(1, 7, &packet, &mut b).unwrap();

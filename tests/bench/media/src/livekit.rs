@@ -3,6 +3,7 @@
 //! Owns the messages of a joining client and its sections. Stock clients offer three sections per kind to
 //! receive on, and so do these; they have no data channels.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,7 +22,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::description::{self, Section};
 use crate::error::BenchError;
-use crate::front::{Front, Guest, Part, Seat};
+use crate::front::{Front, Guest, Part, Seat, Sending};
 use crate::link::{Link, Order};
 
 /// Sections a stock client offers per kind before it knows of any track.
@@ -60,7 +61,7 @@ impl LiveKit {
             .unwrap_or_default()
             .as_secs();
         let role = match guest.part {
-            Part::Publisher { .. } => Role::Participant,
+            Part::Publisher { .. } | Part::Member(_) => Role::Participant,
             Part::Subscriber => Role::Viewer,
         };
         let claims = Claims::for_participant(&guest.identity, &guest.room, role, now, TOKEN_SECONDS);
@@ -134,6 +135,7 @@ impl Front for LiveKit {
             offers: 1,
             unanswered: true,
             offer_again: false,
+            small: HashSet::new(),
             report,
         };
         let mut task = tokio::spawn(client.run());
@@ -187,7 +189,50 @@ struct Client {
     offers: u32,
     unanswered: bool,
     offer_again: bool,
+    /// Tracks of which a small picture was asked for.
+    small: HashSet<String>,
     report: watch::Sender<Progress>,
+}
+
+/// The track as it is announced; `None` for who sends none.
+fn announcement(part: &Part) -> Option<lk::AddTrackRequest> {
+    let track = lk::AddTrackRequest {
+        cid: TRACK.to_owned(),
+        name: TRACK.to_owned(),
+        ..Default::default()
+    };
+    let video = |layers| lk::AddTrackRequest {
+        r#type: lk::TrackType::Video as i32,
+        source: lk::TrackSource::Camera as i32,
+        width: 1280,
+        height: 720,
+        layers,
+        ..track.clone()
+    };
+    match part {
+        Part::Subscriber => None,
+        Part::Publisher { .. } => Some(video(Vec::new())),
+        Part::Member(Sending::Camera) => {
+            let layer = |quality, shift: u32, bitrate| lk::VideoLayer {
+                quality: quality as i32,
+                width: 1280 >> shift,
+                height: 720 >> shift,
+                bitrate,
+                ..Default::default()
+            };
+            Some(video(vec![
+                layer(lk::VideoQuality::Low, 2, 170_000),
+                layer(lk::VideoQuality::Medium, 1, 500_000),
+                layer(lk::VideoQuality::High, 0, 1_700_000),
+            ]))
+        }
+        Part::Member(Sending::Voice { .. }) => Some(lk::AddTrackRequest {
+            r#type: lk::TrackType::Audio as i32,
+            source: lk::TrackSource::Microphone as i32,
+            disable_red: true,
+            ..track
+        }),
+    }
 }
 
 impl Client {
@@ -253,25 +298,20 @@ impl Client {
 
     async fn response(&mut self, message: Response) -> Result<(), BenchError> {
         match message {
-            Response::Join(_) if self.guest.part != Part::Subscriber => {
-                let track = lk::AddTrackRequest {
-                    cid: TRACK.to_owned(),
-                    name: TRACK.to_owned(),
-                    r#type: lk::TrackType::Video as i32,
-                    source: lk::TrackSource::Camera as i32,
-                    width: 1280,
-                    height: 720,
-                    ..Default::default()
-                };
-                self.send(Request::AddTrack(track)).await
+            Response::Join(join) => {
+                if let Some(track) = announcement(&self.guest.part) {
+                    self.send(Request::AddTrack(track)).await?;
+                }
+                self.others(&join.other_participants).await
             }
+            Response::Update(update) => self.others(&update.participants).await,
             Response::TrackPublished(_) => {
-                let Part::Publisher { ssrc } = self.guest.part else {
-                    return Ok(());
-                };
-                self.sections.push(Section::SendVideo {
-                    track: TRACK.to_owned(),
-                    ssrc,
+                let track = TRACK.to_owned();
+                self.sections.push(match self.guest.part {
+                    Part::Publisher { ssrc } => Section::SendVideo { track, ssrc },
+                    Part::Member(Sending::Voice { ssrc }) => Section::SendAudio { track, ssrc },
+                    Part::Member(Sending::Camera) => Section::SendSimulcast { track },
+                    Part::Subscriber => return Ok(()),
                 });
                 self.offer().await
             }
@@ -301,6 +341,28 @@ impl Client {
         }
     }
 
+    /// A small picture of everybody is enough for a member with a camera.
+    async fn others(&mut self, participants: &[lk::ParticipantInfo]) -> Result<(), BenchError> {
+        if self.guest.part != Part::Member(Sending::Camera) {
+            return Ok(());
+        }
+        let others = participants.iter().filter(|p| p.identity != self.guest.identity);
+        let fresh: Vec<String> = others
+            .flat_map(|p| &p.tracks)
+            .map(|t| t.sid.clone())
+            .filter(|sid| self.small.insert(sid.clone()))
+            .collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        self.send(Request::TrackSetting(lk::UpdateTrackSettings {
+            track_sids: fresh,
+            quality: lk::VideoQuality::Low as i32,
+            ..Default::default()
+        }))
+        .await
+    }
+
     async fn answer(&mut self, answer: &lk::SessionDescription) -> Result<(), BenchError> {
         let remote = description::read(&answer.sdp).map_err(|what| BenchError::Answer {
             identity: self.guest.identity.clone(),
@@ -308,10 +370,10 @@ impl Client {
         })?;
         self.unanswered = false;
         let negotiated = match self.guest.part {
-            Part::Publisher { .. } => self
+            Part::Publisher { .. } | Part::Member(_) => self
                 .sections
                 .iter()
-                .any(|s| matches!(s, Section::SendVideo { .. })),
+                .any(|s| !matches!(s, Section::ReceiveAudio | Section::ReceiveVideo)),
             Part::Subscriber => remote.videos > 0,
         };
         if !self.link.order(Order::Answered(remote)) {

@@ -17,6 +17,8 @@ mod front;
 mod limit;
 mod link;
 mod livekit;
+mod meeting;
+mod members;
 mod pace;
 mod packet;
 mod process;
@@ -78,6 +80,8 @@ struct Arguments {
 enum What {
     /// The limit programs alone
     Limit,
+    /// Whole meetings alone: 50 microphones, and 25 cameras in three layers
+    Meetings,
 }
 
 impl Arguments {
@@ -86,8 +90,10 @@ impl Arguments {
         let livekit = self.livekit.clone().map(Kind::LiveKit);
         let servers = match self.command {
             Some(What::Limit) => Vec::new(),
-            None => plenum.into_iter().chain(livekit).collect(),
+            Some(What::Meetings) | None => plenum.into_iter().chain(livekit).collect(),
         };
+        let rooms = !matches!(self.command, Some(What::Meetings));
+        let meetings = !matches!(self.command, Some(What::Limit));
         let feedback = (self.feedback > 0).then(|| Duration::from_millis(self.feedback));
         if self.quick {
             return Plan {
@@ -97,15 +103,21 @@ impl Arguments {
                 repeats: 1,
                 feedback,
                 warm: false,
+                meetings: meetings && !rooms,
             };
         }
         Plan {
             servers,
-            sizes: self.subscribers.iter().map(|n| (*n).max(1)).collect(),
+            sizes: if rooms {
+                self.subscribers.iter().map(|n| (*n).max(1)).collect()
+            } else {
+                Vec::new()
+            },
             window: Duration::from_secs(self.seconds.max(1)),
             repeats: self.repeats.max(1),
             feedback,
             warm: true,
+            meetings,
         }
     }
 
@@ -182,6 +194,8 @@ mod tests {
         assert_eq!((plan.servers.len(), plan.sizes.clone()), (2, vec![1, 2]));
         let quick = Arguments::parse_from(["x", "--quick", "--plenum=w"]).plan();
         assert_eq!((quick.sizes, quick.repeats), (vec![10], 1));
+        let meetings = Arguments::parse_from(["x", "meetings", "--plenum=w"]).plan();
+        assert!(meetings.meetings && meetings.sizes.is_empty());
         let limit = Arguments::parse_from(["x", "limit", "--plenum=w", "--feedback=0"]).plan();
         assert!(limit.servers.is_empty() && limit.feedback.is_none());
     }

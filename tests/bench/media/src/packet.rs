@@ -4,7 +4,7 @@
 //! of the payload are the packet's number, which no server rewrites, so that a receiver that decrypts
 //! knows when it was sent.
 
-use crate::description::{MID_ID, TWCC_ID, VP8};
+use crate::description::{LEVEL_ID, MID_ID, OPUS, RID_ID, TWCC_ID, VP8};
 
 /// Bytes of an RTP packet before it is sealed, header and extensions included.
 pub(crate) const PACKET: usize = 1150;
@@ -21,9 +21,47 @@ const NAMED: u64 = 100;
 const WIDTH: u16 = 1280;
 const HEIGHT: u16 = 720;
 
-/// Writes the packets of one stream, in order.
+/// What a frame of a video stream is cut into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Of each packet before it is sealed.
+    pub(crate) bytes: usize,
+    pub(crate) per_frame: u64,
+    /// The layer's name, where there are several.
+    pub(crate) rid: Option<&'static str>,
+}
+
+impl Shape {
+    /// The one stream of a publisher without layers.
+    pub(crate) const PLAIN: Shape = Shape {
+        bytes: PACKET,
+        per_frame: PER_FRAME,
+        rid: None,
+    };
+    /// Three layers of a camera: about 170, 500 and 1,700 kbit/s.
+    pub(crate) const SIMULCAST: [Shape; 3] = [
+        Shape {
+            bytes: 700,
+            per_frame: 1,
+            rid: Some("q"),
+        },
+        Shape {
+            bytes: 1050,
+            per_frame: 2,
+            rid: Some("h"),
+        },
+        Shape {
+            bytes: PACKET,
+            per_frame: 6,
+            rid: Some("f"),
+        },
+    ];
+}
+
+/// Writes the packets of one video stream, in order.
 #[derive(Debug)]
 pub(crate) struct Writer {
+    shape: Shape,
     ssrc: u32,
     mid: String,
     /// The number of the next packet.
@@ -35,8 +73,9 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(ssrc: u32, mid: &str) -> Writer {
+    pub(crate) fn new(ssrc: u32, mid: &str, shape: Shape) -> Writer {
         Writer {
+            shape,
             ssrc,
             mid: mid.to_owned(),
             next: 0,
@@ -58,39 +97,44 @@ impl Writer {
 
     /// Packets until the frame under way is complete.
     pub(crate) fn left_in_frame(&self) -> u64 {
-        PER_FRAME - self.next % PER_FRAME
+        self.shape.per_frame - self.next % self.shape.per_frame
     }
 
     /// The clock of the frame under way.
     pub(crate) fn timestamp(&self) -> u32 {
-        (self.next / PER_FRAME * TICKS) as u32
+        (self.next / self.shape.per_frame * TICKS) as u32
     }
 
     /// The next packet.
     pub(crate) fn packet(&mut self) -> Vec<u8> {
-        let (number, at) = (self.next, self.next % PER_FRAME);
-        let (first, last) = (at == 0, at == PER_FRAME - 1);
+        let number = self.next;
+        self.packet_numbered(number as u16)
+    }
+
+    /// The next packet, as the one with this transport-wide number.
+    pub(crate) fn packet_numbered(&mut self, transport: u16) -> Vec<u8> {
+        let (number, at) = (self.next, self.next % self.shape.per_frame);
+        let (first, last) = (at == 0, at == self.shape.per_frame - 1);
         if first {
             self.key = std::mem::take(&mut self.key_wanted);
             self.keys = self.keys.wrapping_add(u8::from(self.key)) & 31;
         }
-        let mut p = Vec::with_capacity(PACKET + TAG);
+        let mut p = Vec::with_capacity(self.shape.bytes + TAG);
         p.extend_from_slice(&[0x90, if last { 0x80 | VP8 } else { VP8 }]);
         p.extend_from_slice(&(number as u16).to_be_bytes());
         p.extend_from_slice(&self.timestamp().to_be_bytes());
         p.extend_from_slice(&self.ssrc.to_be_bytes());
         let mut extensions = vec![TWCC_ID << 4 | 1];
-        extensions.extend_from_slice(&(number as u16).to_be_bytes());
+        extensions.extend_from_slice(&transport.to_be_bytes());
         if number < NAMED {
-            extensions.push(MID_ID << 4 | (self.mid.len() as u8).wrapping_sub(1));
-            extensions.extend_from_slice(self.mid.as_bytes());
+            named(&mut extensions, MID_ID, &self.mid);
+            if let Some(rid) = self.shape.rid {
+                named(&mut extensions, RID_ID, rid);
+            }
         }
-        extensions.resize(extensions.len().next_multiple_of(4), 0);
-        p.extend_from_slice(&[0xBE, 0xDE]);
-        p.extend_from_slice(&((extensions.len() / 4) as u16).to_be_bytes());
-        p.extend_from_slice(&extensions);
+        block(&mut p, extensions);
         self.descriptor(&mut p, first);
-        p.resize(PACKET - 8, 0xA5);
+        p.resize(self.shape.bytes - 8, 0xA5);
         p.extend_from_slice(&number.to_be_bytes());
         self.next += 1;
         p
@@ -98,7 +142,7 @@ impl Writer {
 
     /// RFC 7741 section 4.2, and the start of the frame behind it (section 4.3).
     fn descriptor(&self, p: &mut Vec<u8>, first: bool) {
-        let frame = self.next / PER_FRAME;
+        let frame = self.next / self.shape.per_frame;
         let picture = (frame & 0x7FFF) as u16 | 0x8000;
         // X, S; I, L, T, K; picture id; TL0PICIDX; layer 0 and the key index.
         p.extend_from_slice(&[if first { 0x90 } else { 0x80 }, 0xF0]);
@@ -115,6 +159,64 @@ impl Writer {
             p.extend_from_slice(&WIDTH.to_le_bytes());
             p.extend_from_slice(&HEIGHT.to_le_bytes());
         }
+    }
+}
+
+fn named(extensions: &mut Vec<u8>, id: u8, name: &str) {
+    extensions.push(id << 4 | (name.len() as u8).wrapping_sub(1));
+    extensions.extend_from_slice(name.as_bytes());
+}
+
+/// RFC 8285 section 4.2
+fn block(p: &mut Vec<u8>, mut extensions: Vec<u8>) {
+    extensions.resize(extensions.len().next_multiple_of(4), 0);
+    p.extend_from_slice(&[0xBE, 0xDE]);
+    p.extend_from_slice(&((extensions.len() / 4) as u16).to_be_bytes());
+    p.extend_from_slice(&extensions);
+}
+
+/// Bytes of an Opus packet of 20 ms at 32 kbit/s.
+const VOICE: usize = 80;
+/// Of an audio clock per packet.
+const VOICE_TICKS: u32 = 960;
+
+/// Writes the packets of one microphone.
+#[derive(Debug)]
+pub(crate) struct Voice {
+    pub(crate) ssrc: u32,
+    mid: String,
+    /// -dBov
+    level: u8,
+    next: u32,
+}
+
+impl Voice {
+    pub(crate) fn new(ssrc: u32, mid: &str, level: u8) -> Voice {
+        Voice {
+            ssrc,
+            mid: mid.to_owned(),
+            level,
+            next: 0,
+        }
+    }
+
+    /// The next packet, with this transport-wide number.
+    pub(crate) fn packet(&mut self, transport: u16) -> Vec<u8> {
+        let mut p = Vec::with_capacity(32 + VOICE + TAG);
+        p.extend_from_slice(&[0x90, OPUS]);
+        p.extend_from_slice(&(self.next as u16).to_be_bytes());
+        p.extend_from_slice(&self.next.wrapping_mul(VOICE_TICKS).to_be_bytes());
+        p.extend_from_slice(&self.ssrc.to_be_bytes());
+        // RFC 6464: the voice bit, and the level.
+        let mut extensions = vec![LEVEL_ID << 4, 0x80 | self.level, TWCC_ID << 4 | 1];
+        extensions.extend_from_slice(&transport.to_be_bytes());
+        if u64::from(self.next) < NAMED {
+            named(&mut extensions, MID_ID, &self.mid);
+        }
+        block(&mut p, extensions);
+        p.resize(p.len() + VOICE, 0x5A);
+        self.next = self.next.wrapping_add(1);
+        p
     }
 }
 
@@ -185,7 +287,7 @@ mod tests {
     /// A second reader agrees with what was written.
     #[test]
     fn frames_are_what_a_depacketizer_expects() {
-        let mut writer = Writer::new(7, "3");
+        let mut writer = Writer::new(7, "3", Shape::PLAIN);
         let packets: Vec<Vec<u8>> = (0..130).map(|_| writer.packet()).collect();
         for (i, raw) in packets.iter().enumerate() {
             assert_eq!((raw.len(), number(raw)), (PACKET, Some(i as u64)));
@@ -215,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_key_frame_comes_with_the_next_frame() {
-        let mut writer = Writer::new(7, "0");
+        let mut writer = Writer::new(7, "0", Shape::PLAIN);
         for _ in 0..15 {
             writer.packet();
         }
@@ -225,6 +327,29 @@ mod tests {
         // Header 12, extensions 4 + 8, descriptor 6.
         let starts: Vec<u8> = [5, 15].iter().map(|i| payloads[*i][30] & 1).collect();
         assert_eq!(starts, [0, 1]);
+    }
+
+    #[test]
+    fn layers_and_voices_are_named_until_they_are_known() {
+        let mut layer = Writer::new(7, "3", Shape::SIMULCAST[1]);
+        let packets: Vec<Vec<u8>> = (0..102).map(|i| layer.packet_numbered(i + 500)).collect();
+        for (i, raw) in packets.iter().enumerate() {
+            let packet = Packet::unmarshal(&mut &raw[..]).unwrap();
+            assert_eq!(raw.len(), 1050);
+            assert_eq!(packet.header.marker, i % 2 == 1);
+            let rid = packet.header.get_extension(RID_ID);
+            assert_eq!(rid.as_deref(), (i < 100).then_some(&b"h"[..]));
+            assert_eq!(Header::read(raw).unwrap().transport, Some(i as u16 + 500));
+        }
+        let mut voice = Voice::new(8, "1", 20);
+        let [_, raw] = [voice.packet(5), voice.packet(6)];
+        let packet = Packet::unmarshal(&mut &raw[..]).unwrap();
+        assert_eq!((packet.header.sequence_number, packet.header.timestamp), (1, 960));
+        assert_eq!(
+            packet.header.get_extension(LEVEL_ID).as_deref(),
+            Some(&[0x80 | 20][..])
+        );
+        assert_eq!(packet.payload.len(), VOICE);
     }
 
     #[test]

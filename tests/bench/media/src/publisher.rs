@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::error::BenchError;
 use crate::link::{Link, Order};
 use crate::pace::{Mode, Pace};
-use crate::packet::{PACKET, PER_FRAME, Writer};
+use crate::packet::{PACKET, PER_FRAME, Shape, Writer};
 use crate::rtcp::{self, Heard};
 use crate::socket::{self, Inbox, Outbox};
 use crate::transport::{Identity, Input, Transport};
@@ -94,7 +94,7 @@ impl Publisher {
             asked: AtomicU64::new(0),
         });
         let departures = Arc::new(Departures::new());
-        let writer = Writer::new(SSRC, mid);
+        let writer = Writer::new(SSRC, mid, Shape::PLAIN);
         let (ours, times) = (Arc::clone(&control), Arc::clone(&departures));
         // Buffers of system calls are made where they stay.
         let run = move || {

@@ -98,7 +98,7 @@ impl Stream {
             last_report: self.report.map_or(0, |(ntp, _)| ntp),
             since_report: self.report.map_or(0, |(_, at)| since(at)),
         };
-        Some(rtcp::receiver_report(sender, &reception))
+        Some(rtcp::receiver_report(sender, &[reception]))
     }
 
     /// Feedback on what came since the last.

@@ -33,14 +33,17 @@ pub(crate) struct Reception {
     pub(crate) since_report: u32,
 }
 
-/// RFC 3550 section 6.4.2
-pub(crate) fn receiver_report(sender: u32, r: &Reception) -> Vec<u8> {
-    let mut out = vec![0x81, 201, 0, 7];
+/// RFC 3550 section 6.4.2; at most 31 blocks.
+pub(crate) fn receiver_report(sender: u32, blocks: &[Reception]) -> Vec<u8> {
+    let count = blocks.len().min(31) as u8;
+    let mut out = vec![0x80 | count, 201, 0, 1 + 6 * count];
     out.extend_from_slice(&sender.to_be_bytes());
-    out.extend_from_slice(&r.ssrc.to_be_bytes());
-    out.extend_from_slice(&(u32::from(r.fraction_lost) << 24 | (r.lost & 0xFF_FFFF)).to_be_bytes());
-    for field in [r.highest, r.jitter, r.last_report, r.since_report] {
-        out.extend_from_slice(&field.to_be_bytes());
+    for r in blocks.iter().take(31) {
+        out.extend_from_slice(&r.ssrc.to_be_bytes());
+        out.extend_from_slice(&(u32::from(r.fraction_lost) << 24 | (r.lost & 0xFF_FFFF)).to_be_bytes());
+        for field in [r.highest, r.jitter, r.last_report, r.since_report] {
+            out.extend_from_slice(&field.to_be_bytes());
+        }
     }
     out
 }
@@ -172,8 +175,9 @@ mod tests {
             jitter: 9,
             ..Default::default()
         };
-        let parsed = ReceiverReport::unmarshal(&mut &receiver_report(1, &r)[..]).unwrap();
-        let block = &parsed.reports[0];
+        let parsed = ReceiverReport::unmarshal(&mut &receiver_report(1, &[r; 2])[..]).unwrap();
+        assert_eq!(parsed.reports.len(), 2);
+        let block = &parsed.reports[1];
         assert_eq!((block.ssrc, block.total_lost, block.jitter), (7, 3, 9));
         assert_eq!(block.last_sequence_number, 70_000);
     }

@@ -10,6 +10,7 @@ use crate::error::BenchError;
 use crate::figures::{Crowd, Measured, Results, Window, percentile};
 use crate::front::{Guest, Part, Seat};
 use crate::limit::{self, Outcome, Way};
+use crate::meeting::{Meeting, gather};
 use crate::note;
 use crate::pace::Mode;
 use crate::process::{Usage, resident};
@@ -36,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) repeats: usize,
     pub(crate) feedback: Option<Duration>,
     pub(crate) warm: bool,
+    /// Whole meetings too.
+    pub(crate) meetings: bool,
 }
 
 /// Carries it out.
@@ -60,6 +63,19 @@ pub(crate) async fn run(plan: &Plan) -> Result<Results, BenchError> {
             }
             note(&format!("{repeat}/{}: limits, {n} subscribers", plan.repeats));
             limits(plan, *n, &mut results)?;
+        }
+        for meeting in Meeting::ALL.iter().filter(|_| plan.meetings) {
+            for (kind, (name, measured)) in plan.servers.iter().zip(&mut results.servers) {
+                note(&format!("{repeat}/{}: {name}, {}", plan.repeats, meeting.name()));
+                let mut server = Server::start(kind).await?;
+                match gather(*meeting, &mut server, &identity, plan.window, plan.feedback).await {
+                    Ok(gathering) => measured.meetings.entry(*meeting).or_default().push(gathering),
+                    Err(error) => {
+                        note(&format!("{name} logged:\n{}", server.log_tail()));
+                        return Err(error);
+                    }
+                }
+            }
         }
     }
     Ok(results)

@@ -358,7 +358,7 @@ mod tests {
             }
             assert!(a.connected() && b.connected() && a.feedback());
             assert_eq!((a.server(), b.server()), (Some(addresses[1]), Some(addresses[0])));
-            let packet = crate::packet::Writer::new(1, "0").packet();
+            let packet = crate::packet::Writer::new(1, "0", crate::packet::Shape::PLAIN).packet();
             let sealed = a.seal_rtp(&packet).unwrap();
             assert_eq!(b.datagram(&sealed, addresses[0], now).unwrap(), Input::Rtp);
             assert_eq!(b.open_rtp(&sealed).unwrap()[..], packet[..]);
