@@ -12,8 +12,8 @@ use super::OVERHEAD;
 const SAMPLES: usize = 16;
 const INTERVAL: Duration = Duration::from_millis(125);
 const KNOWN: Duration = Duration::from_millis(300);
-/// RTP header with the extensions that subscribers get.
-const HEADER: u64 = 24;
+/// RTP header with the extensions that subscribers get, and the tag.
+const HEADER: u64 = 28 + 16;
 /// A layer silent for so long begins anew.
 const SILENT: Duration = Duration::from_millis(1000);
 
@@ -37,7 +37,7 @@ impl Cost {
         }) {
             return;
         }
-        if self.last.is_none_or(|(_, before)| before == total) {
+        if self.last.is_none_or(|(_, before)| before >= total) {
             // Silence says nothing of what the layer takes when it runs.
             self.samples = [None; SAMPLES];
             self.last = Some((now, total));

@@ -28,9 +28,9 @@ const MIN_VARIANCE: f64 = 400.0;
 const MAX_VARIANCE: f64 = 2500.0;
 /// A sender that sends less than this share of the estimate isn't the cause of a queue that grows.
 const LIMITED_BY_SOURCE: f64 = 0.65;
-/// A queue that stands is answered after this, so many times.
+/// A queue that stands is answered after this, each time after as much more, and no more than so often.
 const GIVE_WAY: Micros = 1_000_000;
-const GIVE_WAY_TIMES: u8 = 2;
+const GIVE_WAY_TIMES: u8 = 4;
 /// Time over which what arrived is measured: to hold the estimate against, and when the queue grew, where
 /// the newest counts.
 const LONG: Micros = 500_000;
@@ -256,7 +256,8 @@ impl Estimator {
     /// A queue stands without growing. Less from here drains it where it is ours; where others fill it,
     /// that would only leave them the path.
     fn give_way(&mut self, now: Micros) {
-        let waited = self.last_decrease.is_none_or(|at| now - at > GIVE_WAY);
+        let patience = GIVE_WAY * (1 + Micros::from(self.given_way));
+        let waited = self.last_decrease.is_none_or(|at| now - at > patience);
         if waited && self.given_way < GIVE_WAY_TIMES {
             self.given_way += 1;
             self.last_decrease = Some(now);

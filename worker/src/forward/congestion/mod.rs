@@ -29,8 +29,11 @@ use self::probe::{Outcome, Prober};
 /// Microseconds of one clock or another; only differences mean anything.
 pub(crate) type Micros = i64;
 
-/// What a packet costs besides its own bytes: UDP, IP, the tag.
-pub(crate) const OVERHEAD: usize = 8 + 20 + 16;
+/// What a sealed packet costs besides its own bytes: UDP and IP.
+pub(crate) const OVERHEAD: usize = 8 + 20;
+/// Share of the estimate that packets sent again may take, and for how many seconds it may be saved up.
+const RESENDS: f64 = 0.4;
+const RESENDS_SAVED: f64 = 0.5;
 /// A receiver that has not spoken of so many packets after this time never will.
 const DEAF_AFTER: Duration = Duration::from_secs(5);
 const DEAF_PACKETS: u64 = 100;
@@ -39,7 +42,6 @@ const DEAF_PACKETS: u64 = 100;
 #[derive(Debug)]
 pub(crate) struct Congestion<T> {
     start: Instant,
-    next: u16,
     numbered: u64,
     first_sent: Option<Instant>,
     history: History,
@@ -47,6 +49,9 @@ pub(crate) struct Congestion<T> {
     estimator: Estimator,
     prober: Prober,
     pacer: Pacer<T>,
+    /// Bytes that may be sent again.
+    resends: f64,
+    resends_at: Micros,
     /// Only REMB tells of this path.
     remb_only: bool,
 }
@@ -56,7 +61,6 @@ impl<T> Congestion<T> {
     pub(crate) fn new(numbered: bool, start: Instant) -> Self {
         Congestion {
             start,
-            next: 1,
             numbered: 0,
             first_sent: None,
             history: History::new(),
@@ -64,6 +68,8 @@ impl<T> Congestion<T> {
             estimator: Estimator::new(),
             prober: Prober::new(),
             pacer: Pacer::new(estimator::START_RATE),
+            resends: 0.0,
+            resends_at: i64::from(i32::MIN),
             remb_only: !numbered,
         }
     }
@@ -72,15 +78,16 @@ impl<T> Congestion<T> {
         at.saturating_duration_since(self.start).as_micros() as Micros
     }
 
-    /// The number of a packet of `len` bytes that leaves now.
-    pub(crate) fn stamp(&mut self, len: usize, padding: bool, now: Instant) -> u16 {
+    /// A sealed packet of `len` bytes leaves, with or without a transport-wide number.
+    pub(crate) fn left(&mut self, number: Option<u16>, len: usize, now: Instant) {
         let at = self.micros(now);
         let size = len + OVERHEAD;
-        let sequence = self.next;
-        self.next = self.next.wrapping_add(1);
+        self.estimator.on_sent(size, number.is_some(), at);
+        self.pacer.on_sent(size, at);
+        let Some(sequence) = number else { return };
         self.numbered += 1;
         self.first_sent.get_or_insert(now);
-        let probe = self.prober.on_sent(size, padding, at);
+        let probe = self.prober.on_sent(size, at);
         self.history.insert(
             sequence,
             Sent {
@@ -89,16 +96,25 @@ impl<T> Congestion<T> {
                 probe,
             },
         );
-        self.estimator.on_sent(size, true, at);
-        self.pacer.on_sent(size, at);
-        sequence
     }
 
-    /// A packet of `len` bytes leaves without a number.
-    pub(crate) fn unnumbered(&mut self, len: usize, now: Instant) {
+    /// What has just left was padding.
+    pub(crate) fn padded(&mut self, len: usize) {
+        self.prober.pay(len + OVERHEAD);
+    }
+
+    /// Whether a packet of `size` bytes may be sent again: resends take no more than their share.
+    pub(crate) fn may_resend(&mut self, size: usize, now: Instant) -> bool {
         let at = self.micros(now);
-        self.estimator.on_sent(len + OVERHEAD, false, at);
-        self.pacer.on_sent(len + OVERHEAD, at);
+        let rate = self.estimator.estimate() * RESENDS / 8.0;
+        let since = (at - self.resends_at).max(0) as f64 / 1e6;
+        self.resends_at = at;
+        self.resends = (self.resends + rate * since).min(rate * RESENDS_SAVED);
+        let may = self.resends >= size as f64;
+        if may {
+            self.resends -= size as f64;
+        }
+        may
     }
 
     /// One RTCP packet of transport-wide feedback; `false` if it is malformed.

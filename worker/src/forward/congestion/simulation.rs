@@ -25,6 +25,7 @@ struct Simulation {
     most: f64,
     /// Feedback gets through.
     back_open: bool,
+    number: u16,
     lost: u64,
     sent: u64,
 }
@@ -76,6 +77,7 @@ impl Simulation {
             back: Wire::new(),
             most: 10e6,
             back_open: true,
+            number: 60_000,
             lost: 0,
             sent: 0,
         }
@@ -86,7 +88,12 @@ impl Simulation {
     }
 
     fn leave(&mut self, len: usize, padding: bool) {
-        let number = self.c.stamp(len, padding, self.at(self.now));
+        let number = self.number;
+        self.number = number.wrapping_add(1);
+        self.c.left(Some(number), len, self.at(self.now));
+        if padding {
+            self.c.padded(len);
+        }
         self.sent += 1;
         match self.link.send(len + OVERHEAD, self.now) {
             Some(at) => self.forth.put(at, number),
@@ -323,4 +330,18 @@ fn remb_is_an_upper_bound() {
     assert_eq!(only.estimate(t), Some(250_000));
     only.tick(t + Duration::from_secs(60));
     assert_eq!(only.estimate(t), None, "what is old says nothing");
+}
+
+#[test]
+fn packets_sent_again_take_no_more_than_their_share() {
+    let t = Instant::now();
+    let mut c = Congestion::<usize>::new(true, t);
+    let mut granted = 0;
+    for ms in 0..10_000 {
+        for _ in 0..5 {
+            granted += usize::from(c.may_resend(1000, t + Duration::from_millis(ms)));
+        }
+    }
+    // 40 % of 300 kbit/s are 15 of these a second, and half a second's worth at the start.
+    assert!((140..170).contains(&granted), "{granted}");
 }
