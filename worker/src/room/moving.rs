@@ -179,18 +179,19 @@ impl Room {
         if !speakers.is_empty() {
             out.tell_all(came.clone(), Notice::Speakers(speakers));
         }
+        self.enforce_encryption(out);
         // Media asks for a key frame when it binds a subscription; asking now would only use up what may
         // be asked of the encoder.
         for session in &came {
             self.subscribe_to_all(*session, out);
         }
+        // Who was watched by nobody may have stopped sending, and is told at once where somebody watches.
         for session in &came {
             for sid in self.tracks_of(*session) {
                 self.subscribe_all_to(&sid, out);
+                self.weigh(&sid, out);
             }
         }
-        // Who was watched by nobody may have stopped sending.
-        self.wanted_layers(now, out);
     }
 
     /// What somebody who is here is told of having come.

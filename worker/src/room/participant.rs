@@ -16,7 +16,7 @@ use super::ids::{Identity, Now, ParticipantSid, RoomName};
 use super::limits;
 use super::reserved::Waiting;
 use super::track::Track;
-use crate::session::api::{SessionId, Topology, TrackSid};
+use crate::session::api::{Command, SessionId, Topology, TrackSid};
 
 /// Is its signalling connection there?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,29 @@ pub(crate) struct Subscription {
     pub(super) disabled: bool,
     pub(super) quality: Option<i32>,
     pub(super) dimensions: Option<(u32, u32)>,
+    /// Frames a second that are enough.
+    pub(super) fps: Option<u32>,
+    /// Which of its tracks come first: 1 before 2, 0 = nothing said.
+    pub(super) priority: u32,
+    /// It was told that the network does not let it through at the moment.
+    pub(super) paused: bool,
+}
+
+impl Subscription {
+    /// Did the subscriber say more than which layer?
+    pub(super) fn prefers_anything(&self) -> bool {
+        self.fps.is_some() || self.priority != 0
+    }
+
+    /// What it said, to media.
+    pub(super) fn preference(&self, session: SessionId, sid: &TrackSid) -> Command {
+        Command::Prefer {
+            session,
+            sid: TrackSid::clone(sid),
+            fps: self.fps,
+            priority: self.priority,
+        }
+    }
 }
 
 /// Whom a publisher lets receive its tracks. The default is everyone.
@@ -111,6 +134,8 @@ pub struct Participant {
     pub(super) cut_next_resume: Option<bool>,
     /// Unix milliseconds; 0 = unknown.
     pub(super) token_issued_at_ms: i64,
+    /// It speaks WHIP or WHEP: it stays and goes with its media.
+    pub(super) offers_once: bool,
     /// Where it was before, latest last: it may not have heard yet that it was moved.
     former: VecDeque<Former>,
     /// Its reliable data channel is open.
@@ -121,6 +146,8 @@ pub struct Participant {
     pub(super) quality_told: Option<lk::ConnectionQuality>,
     pub(super) quality: Option<(lk::ConnectionQuality, f32)>,
     pub(super) knows_qualities: bool,
+    /// When it was told that its data must be encrypted.
+    pub(super) told_to_encrypt: Option<Duration>,
 }
 
 impl Participant {
@@ -159,12 +186,14 @@ impl Participant {
             last_reliable: 0,
             cut_next_resume: None,
             token_issued_at_ms: entry.token_issued_at_ms,
+            offers_once: entry.offers_once,
             former: VecDeque::new(),
             data_open: false,
             waiting: Waiting::default(),
             quality_told: None,
             quality: None,
             knows_qualities: false,
+            told_to_encrypt: None,
         }
     }
 
@@ -202,7 +231,7 @@ impl Participant {
 
     /// Programs, recorders and those who only carry sound from elsewhere don't take a person's place.
     pub(super) fn takes_a_place(&self) -> bool {
-        takes_a_place(self.kind, &self.grant)
+        takes_a_place(self.kind, &self.grant, self.offers_once)
     }
 
     /// New standing, shown to all.
@@ -255,6 +284,12 @@ impl Participant {
     }
 }
 
-pub(super) fn takes_a_place(kind: Kind, grant: &Grant) -> bool {
-    !matches!(kind, Kind::Egress | Kind::Agent | Kind::Bridge) && !grant.recorder && !grant.agent
+/// `over_http`: who watches by WHEP is of the kind egress and all the same somebody.
+pub(super) fn takes_a_place(kind: Kind, grant: &Grant, over_http: bool) -> bool {
+    let program = match kind {
+        Kind::Egress => !over_http,
+        Kind::Agent | Kind::Bridge => true,
+        _ => false,
+    };
+    !program && !grant.recorder && !grant.agent
 }

@@ -4,7 +4,7 @@
 //! notice of a stay is a welcome or a goodbye; everyone who could see a participant is told when it
 //! leaves, and those who were away are told when they come back.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub struct Room {
     pub(super) by_identity: HashMap<Identity, SessionId>,
     /// Publisher of each track, announced or live.
     pub(super) publishers: HashMap<TrackSid, SessionId>,
+    /// Tracks of which something else may be wanted than their publishers were told.
+    pub(super) restless: BTreeSet<TrackSid>,
     pub(super) speakers: Speakers,
     pub(super) reliable: ReliableMemory,
     departed: VecDeque<Departed>,
@@ -83,6 +85,7 @@ impl Room {
             participants: BTreeMap::new(),
             by_identity: HashMap::new(),
             publishers: HashMap::new(),
+            restless: BTreeSet::new(),
             speakers: Speakers::default(),
             reliable: ReliableMemory::default(),
             departed: VecDeque::new(),
@@ -189,6 +192,9 @@ impl Room {
             topology: participant.topology,
             codecs: self.spec.codecs.clone(),
         });
+        if participant.offers_once {
+            out.media(Command::OffersOnce { session });
+        }
         self.started(now);
         self.reserved.consume(&participant.identity);
         self.insert(participant);
@@ -426,6 +432,7 @@ impl Room {
         self.participants.clear();
         self.by_identity.clear();
         self.publishers.clear();
+        self.restless.clear();
         self.speakers = Speakers::default();
         self.reliable = ReliableMemory::default();
         self.departed.clear();

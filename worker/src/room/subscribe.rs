@@ -1,39 +1,19 @@
-//! Subscriptions: who receives what, in which layer, and which layers nobody wants.
+//! Subscriptions: who receives what, and how.
 //!
 //! Owns the decision and its execution. Invariant: `Subscription::active` and membership in
 //! `Track::subscribers` say the same, and media was told so.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use livekit_protocol as lk;
 
-use super::ids::Now;
+use super::layers::layer;
 use super::limits;
 use super::participant::{Audience, Presence, Subscription};
 use super::state::Room;
 use super::track::Track;
 use super::vocabulary::{Notice, Outbox};
-use crate::session::api::{Command, MediaKind, Quality, SessionId, Topology, TrackSid};
-
-/// A layer is given up this long after the last one who wanted it: people toggle views.
-const LOWER_AFTER: Duration = Duration::from_secs(5);
-
-/// What a subscription's settings mean for this track. `None` pauses.
-fn layer(subscription: &Subscription, track: &Track) -> Option<Quality> {
-    if subscription.disabled {
-        return None;
-    }
-    if let Some((width, height)) = subscription.dimensions {
-        return Some(track.layer_for(width, height));
-    }
-    match subscription.quality.map(lk::VideoQuality::try_from) {
-        Some(Ok(lk::VideoQuality::Low)) => Some(Quality::Low),
-        Some(Ok(lk::VideoQuality::Medium)) => Some(Quality::Medium),
-        Some(Ok(lk::VideoQuality::Off)) => None,
-        _ => Some(Quality::High),
-    }
-}
+use crate::session::api::{Command, Quality, SessionId, Topology, TrackSid};
 
 impl Room {
     /// Everything that is live, for a newcomer.
@@ -107,16 +87,20 @@ impl Room {
                     quality,
                 });
             }
+            if current.prefers_anything() {
+                out.media(current.preference(session, sid));
+            }
             self.note(session, sid, |s| s.active = true);
             if let Some(track) = self.track_mut(publisher, sid) {
                 track.subscribers.insert(session);
             }
+            self.weigh(sid, out);
         } else {
             out.media(Command::Unsubscribe {
                 session,
                 sid: Arc::clone(sid),
             });
-            self.note(session, sid, |s| s.active = false);
+            self.note(session, sid, |s| (s.active, s.paused) = (false, false));
             self.forget_subscriber(sid, session);
         }
     }
@@ -143,6 +127,7 @@ impl Room {
             && let Some(track) = self.track_mut(publisher, sid)
         {
             track.subscribers.remove(&session);
+            self.restless.insert(Arc::clone(sid));
         }
     }
 
@@ -192,22 +177,63 @@ impl Room {
             after.dimensions =
                 (settings.width > 0 && settings.height > 0).then_some((settings.width, settings.height));
             after.quality = Some(settings.quality);
+            after.fps = (settings.fps > 0).then_some(settings.fps);
+            after.priority = settings.priority;
             let (was, is) = (layer(&before, track), layer(&after, track));
             let active = after.active;
-            if let Some(me) = self.participants.get_mut(&session)
-                && (me.subscriptions.len() < limits::SUBSCRIPTION_CHOICES
-                    || me.subscriptions.contains_key(&sid))
+            let preference = (before.fps != after.fps || before.priority != after.priority)
+                .then(|| after.preference(session, &sid));
+            let Some(me) = self.participants.get_mut(&session) else {
+                return;
+            };
+            if me.subscriptions.len() >= limits::SUBSCRIPTION_CHOICES && !me.subscriptions.contains_key(&sid)
             {
-                me.subscriptions.insert(Arc::clone(&sid), after);
+                continue;
             }
-            if was != is && active {
+            me.subscriptions.insert(Arc::clone(&sid), after);
+            if !active {
+                continue;
+            }
+            if let Some(preference) = preference {
+                out.media(preference);
+            }
+            if was != is {
                 out.media(Command::SetLayer {
                     session,
-                    sid,
+                    sid: Arc::clone(&sid),
                     quality: is,
                 });
+                self.weigh(&sid, out);
             }
         }
+    }
+
+    /// The layers of a track have other sizes: subscribers who asked for a size may need another one.
+    pub(super) fn choose_layers_again(&mut self, sid: &TrackSid, out: &mut Outbox) {
+        let Some(track) = self
+            .publishers
+            .get(sid)
+            .and_then(|publisher| self.participants.get(publisher)?.tracks.get(sid))
+        else {
+            return;
+        };
+        let choices: Vec<(SessionId, Option<Quality>)> = track
+            .subscribers
+            .iter()
+            .filter_map(|session| {
+                let subscription = self.participants.get(session)?.subscriptions.get(sid)?;
+                subscription.dimensions?;
+                Some((*session, layer(subscription, track)))
+            })
+            .collect();
+        for (session, quality) in choices {
+            out.media(Command::SetLayer {
+                session,
+                sid: Arc::clone(sid),
+                quality,
+            });
+        }
+        self.weigh(sid, out);
     }
 
     /// SubscriptionPermission: who may receive this publisher's tracks.
@@ -230,6 +256,42 @@ impl Room {
         }
     }
 
+    /// The network lets a track through to `session` no more, or again.
+    pub(super) fn stream_state(
+        &mut self,
+        session: SessionId,
+        sid: &TrackSid,
+        paused: bool,
+        out: &mut Outbox,
+    ) {
+        let Some(publisher) = self
+            .publishers
+            .get(sid)
+            .and_then(|publisher| self.participants.get(publisher))
+            .map(|publisher| publisher.sid.shared())
+        else {
+            return;
+        };
+        let Some(subscription) = self
+            .participants
+            .get_mut(&session)
+            .and_then(|me| me.subscriptions.get_mut(sid))
+            .filter(|s| s.active && s.paused != paused)
+        else {
+            return;
+        };
+        subscription.paused = paused;
+        let sid = Arc::clone(sid);
+        out.tell(
+            session,
+            Notice::StreamState {
+                publisher,
+                sid,
+                paused,
+            },
+        );
+    }
+
     /// Packets flow: the publisher is told once that somebody receives its track.
     pub(super) fn bound(&mut self, sid: &TrackSid, out: &mut Outbox) {
         let Some(publisher) = self.publishers.get(sid).copied() else {
@@ -240,47 +302,6 @@ impl Room {
         };
         if !std::mem::replace(&mut track.announced_subscribed, true) {
             out.tell(publisher, Notice::TrackSubscribed { sid: Arc::clone(sid) });
-        }
-    }
-
-    /// Which layers of video are wanted by anybody; publishers stop sending the rest.
-    pub(super) fn wanted_layers(&mut self, now: Now, out: &mut Outbox) {
-        let mut updates: Vec<(SessionId, TrackSid, Option<Quality>)> = Vec::new();
-        for (session, publisher) in &self.participants {
-            for track in publisher
-                .tracks
-                .values()
-                .filter(|t| t.live && t.kind == MediaKind::Video)
-            {
-                let highest = track
-                    .subscribers
-                    .iter()
-                    .filter_map(|s| self.participants.get(s)?.subscriptions.get(&track.sid))
-                    .filter_map(|s| layer(s, track))
-                    .max();
-                updates.push((*session, Arc::clone(&track.sid), highest));
-            }
-        }
-        for (session, sid, highest) in updates {
-            let Some(track) = self.track_mut(session, &sid) else {
-                continue;
-            };
-            // A new track sends everything: that is what it was told, as it were.
-            let told = track.told_highest.unwrap_or(Some(Quality::High));
-            if highest == told {
-                track.lower_since = None;
-                continue;
-            }
-            if highest < told {
-                let since = *track.lower_since.get_or_insert(now.since_start);
-                if now.since(since) < LOWER_AFTER {
-                    continue;
-                }
-            }
-            track.lower_since = None;
-            track.told_highest = Some(highest);
-            let codecs = track.codec_names();
-            out.tell(session, Notice::WantedLayers { sid, codecs, highest });
         }
     }
 

@@ -144,8 +144,6 @@ impl Room {
         }
         self.announce(session, out);
         self.subscribe_to_all(session, out);
-        // Who was watched by nobody may have stopped sending.
-        self.wanted_layers(now, out);
         if let Some(sync) = sync {
             self.sync(session, &sync, now, out);
         }
@@ -172,7 +170,8 @@ impl Room {
             let codec = names.is_empty() || names.iter().any(|n| self.spec.allows_codec(n));
             let room = self.publishers.len() + tracks.len() < limits::TRACKS_PER_ROOM;
             let free = !self.publishers.contains_key(&track.sid);
-            if codec && room && free && me.grant.may_publish(track.info.source) {
+            let encrypted = self.check_encryption(track.info.encryption).is_ok();
+            if codec && room && free && encrypted && me.grant.may_publish(track.info.source) {
                 tracks.insert(Arc::clone(&track.sid), track);
             } else {
                 refused.push(track.sid);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use livekit_protocol as lk;
 
 use super::limits;
-use crate::session::api::{MediaKind, Quality, SessionId, TrackSid};
+use crate::session::api::{AudioOptions, MediaKind, Quality, SessionId, TrackSid};
 
 /// A track, announced or live.
 #[derive(Debug, Clone)]
@@ -169,9 +169,36 @@ impl Track {
         self.info.mime_type = mime_type;
     }
 
+    /// The picture has another size: that of the layers changes with it.
+    pub(super) fn resize(&mut self, width: u32, height: u32) {
+        let (old, new) = (self.short_side(), width.min(height));
+        self.info.width = width;
+        self.info.height = height;
+        let turned = |layer: &lk::VideoLayer| (layer.width < layer.height) != (width < height);
+        let scaled = |side: u32| {
+            let side = u64::from(side) * u64::from(new) / u64::from(old.max(1));
+            u32::try_from(side).unwrap_or(u32::MAX)
+        };
+        #[allow(deprecated, reason = "older clients still read and send the old fields")]
+        let old_field = &mut self.info.layers;
+        let layers = self.info.codecs.iter_mut().flat_map(|codec| &mut codec.layers);
+        for layer in layers.chain(old_field).filter(|l| l.width > 0 && l.height > 0) {
+            if turned(layer) {
+                std::mem::swap(&mut layer.width, &mut layer.height);
+            }
+            if old > 0 && new > 0 {
+                (layer.width, layer.height) = (scaled(layer.width), scaled(layer.height));
+            }
+        }
+    }
+
+    fn short_side(&self) -> u32 {
+        self.info.width.min(self.info.height)
+    }
+
     /// Layers of the first codec, which is the one that is forwarded.
     #[allow(deprecated, reason = "older clients still read and send the old fields")]
-    fn layers(&self) -> &[lk::VideoLayer] {
+    pub(super) fn layers(&self) -> &[lk::VideoLayer] {
         match self.info.codecs.first() {
             Some(codec) if !codec.layers.is_empty() => &codec.layers,
             _ => &self.info.layers,
@@ -180,33 +207,47 @@ impl Track {
 
     /// The lowest layer that fills `width` x `height`, or the highest there is.
     pub(super) fn layer_for(&self, width: u32, height: u32) -> Quality {
-        // Elements are compared by their short side's direction: a portrait track by its width.
+        // A picture is compared by its short side: an element's other side may be cropped or barred.
         let portrait = self.info.width < self.info.height;
         let wanted = if portrait { width } else { height };
-        let full = if portrait {
-            self.info.width
-        } else {
-            self.info.height
+        let size_of = |quality: Quality| {
+            let number = quality as i32;
+            let layer = self.layers().iter().find(|l| l.quality == number)?;
+            Some(match layer.width.min(layer.height) {
+                // Each layer has twice the size of the one below where nothing else is said.
+                0 => self.short_side() >> (Quality::High as i32 - number),
+                size => size,
+            })
         };
-        for (index, quality) in [Quality::Low, Quality::Medium].into_iter().enumerate() {
-            let known = self.layers().iter().find(|l| l.quality == index as i32);
-            let size = match known {
-                Some(layer) if layer.width > 0 => {
-                    if portrait {
-                        layer.width
-                    } else {
-                        layer.height
-                    }
-                }
-                Some(_) => full >> (2 - index),
-                None => continue,
-            };
+        let mut best = Quality::High;
+        for quality in [Quality::Medium, Quality::Low] {
+            let Some(size) = size_of(quality) else { continue };
             // A tenth too small is not seen, and the next layer costs four times as much.
-            if size > 0 && u64::from(size) * 10 >= u64::from(wanted) * 9 {
-                return quality;
+            if size == 0 || u64::from(size) * 10 < u64::from(wanted) * 9 {
+                break;
+            }
+            // Of two layers of one size the higher one has more frames.
+            if size_of(best) != Some(size) {
+                best = quality;
             }
         }
-        Quality::High
+        best
+    }
+
+    /// What was announced of its sound.
+    pub(super) fn audio(&self) -> AudioOptions {
+        let info = &self.info;
+        let has = |feature: lk::AudioTrackFeature| info.audio_features.contains(&(feature as i32));
+        AudioOptions {
+            stereo: has(lk::AudioTrackFeature::TfStereo),
+            dtx: !has(lk::AudioTrackFeature::TfNoDtx),
+            red: !info.disable_red,
+            encrypted: info.encryption != lk::encryption::Type::None as i32,
+            microphone: matches!(
+                lk::TrackSource::try_from(info.source),
+                Ok(lk::TrackSource::Microphone | lk::TrackSource::Unknown)
+            ),
+        }
     }
 
     /// Short name of the codec announced for a msid track id, or of the first; empty = not announced.

@@ -9,7 +9,7 @@ use livekit_protocol as lk;
 use plenum_errors::Code;
 
 use super::ids::RoomName;
-use crate::session::api::{Command, Leg, SessionId, TrackSid};
+use crate::session::api::{Command, Leg, Quality, SessionId, TrackSid};
 
 /// Something a client asks for, decoded and within its size limits.
 #[derive(Debug, Clone)]
@@ -18,6 +18,11 @@ pub enum Action {
     Offer { leg: Leg, id: u32, sdp: String },
     /// Its answer to ours.
     Answer { id: u32, sdp: String },
+    /// Its one offer again, where it makes but one: with new ICE credentials, or as it was.
+    OfferAgain {
+        id: u32,
+        credentials: Option<(String, String)>,
+    },
     /// Announces a track.
     AddTrack(Box<lk::AddTrackRequest>),
     /// Mutes or unmutes its own track.
@@ -107,6 +112,15 @@ pub struct RequestFailure {
     pub request: Option<lk::request_response::Request>,
 }
 
+/// What is wanted of a track in one codec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedCodec {
+    /// Short, as in `vp8`.
+    pub name: String,
+    /// The highest layer; `None`: nothing.
+    pub highest: Option<Quality>,
+}
+
 /// Something a client is told.
 #[derive(Debug, Clone)]
 pub enum Notice {
@@ -154,11 +168,18 @@ pub enum Notice {
     TrackSubscribed { sid: TrackSid },
     /// Offer this many more sections.
     NeedSections { audios: u32, videos: u32 },
-    /// Which layers of your track anyone receives.
+    /// Which layers of your track anyone wants, in each codec that you announced.
     WantedLayers {
         sid: TrackSid,
-        codecs: Vec<String>,
-        highest: Option<crate::session::api::Quality>,
+        codecs: Vec<WantedCodec>,
+        /// For those who don't tell codecs apart.
+        highest: Option<Quality>,
+    },
+    /// The network lets this track through to you, or does not at the moment.
+    StreamState {
+        publisher: Arc<str>,
+        sid: TrackSid,
+        paused: bool,
     },
     /// Your request was done or refused.
     Request(Box<RequestFailure>),
@@ -178,6 +199,7 @@ impl Notice {
                 | Notice::SubscriptionFailed { .. }
                 | Notice::TrackSubscribed { .. }
                 | Notice::WantedLayers { .. }
+                | Notice::StreamState { .. }
                 | Notice::Request(_)
         )
     }
@@ -200,11 +222,13 @@ pub enum DropReason {
     Overflow,
     /// Too much in too short a time.
     RateLimited,
+    /// The meeting takes only encrypted data.
+    NotEncrypted,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [DropReason; 7] = [
+    pub const ALL: [DropReason; 8] = [
         DropReason::NotPermitted,
         DropReason::Malformed,
         DropReason::TooLarge,
@@ -212,6 +236,7 @@ impl DropReason {
         DropReason::Unsupported,
         DropReason::Overflow,
         DropReason::RateLimited,
+        DropReason::NotEncrypted,
     ];
 
     /// Label value.
@@ -224,6 +249,7 @@ impl DropReason {
             DropReason::Unsupported => "unsupported",
             DropReason::Overflow => "overflow",
             DropReason::RateLimited => "rate_limited",
+            DropReason::NotEncrypted => "not_encrypted",
         }
     }
 }

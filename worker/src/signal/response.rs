@@ -6,7 +6,7 @@ use livekit_protocol as lk;
 use livekit_protocol::signal_response::Message;
 use prost::Message as _;
 
-use crate::room::{Arrival, Goodbye, Notice, Welcome};
+use crate::room::{Arrival, Goodbye, Notice, WantedCodec, Welcome};
 use crate::session::api::Quality;
 
 /// LiveKit's protocol version that we speak.
@@ -117,6 +117,21 @@ fn message(notice: Notice, server: &Identity) -> Message {
         Notice::WantedLayers { sid, codecs, highest } => {
             Message::SubscribedQualityUpdate(wanted(sid.to_string(), codecs, highest))
         }
+        Notice::StreamState {
+            publisher,
+            sid,
+            paused,
+        } => Message::StreamStateUpdate(lk::StreamStateUpdate {
+            stream_states: vec![lk::StreamStateInfo {
+                participant_sid: publisher.to_string(),
+                track_sid: sid.to_string(),
+                state: if paused {
+                    lk::StreamState::Paused
+                } else {
+                    lk::StreamState::Active
+                } as i32,
+            }],
+        }),
         Notice::Request(failure) => Message::RequestResponse(lk::RequestResponse {
             request_id: failure.request_id,
             reason: failure.reason as i32,
@@ -186,26 +201,30 @@ fn description(
     }
 }
 
-fn wanted(track_sid: String, codecs: Vec<String>, highest: Option<Quality>) -> lk::SubscribedQualityUpdate {
-    let qualities = || {
+fn wanted(
+    track_sid: String,
+    codecs: Vec<WantedCodec>,
+    highest: Option<Quality>,
+) -> lk::SubscribedQualityUpdate {
+    let qualities = |highest: Option<Quality>| -> Vec<lk::SubscribedQuality> {
         [Quality::Low, Quality::Medium, Quality::High]
             .into_iter()
-            .enumerate()
-            .map(|(number, quality)| lk::SubscribedQuality {
-                quality: number as i32,
+            .zip(0..)
+            .map(|(quality, number)| lk::SubscribedQuality {
+                quality: number,
                 enabled: highest.is_some_and(|highest| quality <= highest),
             })
-            .collect::<Vec<_>>()
+            .collect()
     };
     #[allow(deprecated, reason = "older clients still read and send the old fields")]
     lk::SubscribedQualityUpdate {
         track_sid,
-        subscribed_qualities: qualities(),
+        subscribed_qualities: qualities(highest),
         subscribed_codecs: codecs
             .into_iter()
             .map(|codec| lk::SubscribedCodec {
-                codec,
-                qualities: qualities(),
+                qualities: qualities(codec.highest),
+                codec: codec.name,
             })
             .collect(),
     }
@@ -228,6 +247,7 @@ fn name(message: &Message) -> &'static str {
         Message::SubscriptionPermissionUpdate(_) => "subscription_permission_update",
         Message::Reconnect(_) => "reconnect",
         Message::SubscriptionResponse(_) => "subscription_response",
+        Message::StreamStateUpdate(_) => "stream_state_update",
         Message::RequestResponse(_) => "request_response",
         Message::TrackSubscribed(_) => "track_subscribed",
         Message::MediaSectionsRequirement(_) => "media_sections_requirement",

@@ -1,7 +1,6 @@
 //! Publishing and subscribing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use livekit_protocol as lk;
 use livekit_protocol::request_response::Reason;
@@ -244,7 +243,7 @@ fn codecs_the_meeting_does_not_allow_are_refused() {
     );
     stage.clear();
     stage.act(alice, Action::AddTrack(Box::new(video("cam"))));
-    assert!(matches!(stage.told(alice).as_slice(), [Notice::Request(f)] if f.message == "CodecNotAllowed"));
+    assert!(matches!(stage.told(alice).as_slice(), [Notice::Request(f)] if f.message.starts_with("CodecNotAllowed: ")));
 }
 
 #[test]
@@ -462,40 +461,4 @@ fn a_sync_state_restores_choices() {
             .any(|c| matches!(c, Command::SetLayer { quality: None, sid, .. } if *sid == two))
     );
     assert!(stage.told(bob).is_empty(), "nothing to complain about");
-}
-
-#[test]
-fn layers_nobody_wants_are_told_after_a_while_and_wanted_ones_at_once() {
-    let mut stage = Stage::new();
-    let (alice, bob) = (stage.join("alice"), stage.join("bob"));
-    let sid = stage.publish(alice, video("cam"));
-    let wanted = |stage: &Stage| {
-        stage.told(alice).into_iter().rev().find_map(|n| match n {
-            Notice::WantedLayers { highest, .. } => Some(highest),
-            _ => None,
-        })
-    };
-    let set = |stage: &mut Stage, quality: lk::VideoQuality, disabled| {
-        let settings = lk::UpdateTrackSettings {
-            track_sids: vec![sid.to_string()],
-            quality: quality as i32,
-            disabled,
-            ..Default::default()
-        };
-        stage.act(bob, Action::TrackSettings(settings));
-    };
-    stage.clear();
-    set(&mut stage, lk::VideoQuality::Low, false);
-    stage.pass(Duration::from_secs(4));
-    assert_eq!(wanted(&stage), None);
-    stage.pass(Duration::from_secs(2));
-    assert_eq!(wanted(&stage), Some(Some(Quality::Low)));
-    stage.clear();
-    set(&mut stage, lk::VideoQuality::High, false);
-    stage.pass(Duration::from_millis(100));
-    assert_eq!(wanted(&stage), Some(Some(Quality::High)));
-    stage.clear();
-    stage.act(bob, Action::Leave);
-    stage.pass(Duration::from_secs(6));
-    assert_eq!(wanted(&stage), Some(None));
 }
