@@ -374,6 +374,10 @@ pub struct EndToEndEncryption {
     /// Only encrypted tracks may be published.
     #[serde(default)]
     pub required: bool,
+    /// Chat and other data between participants must be encrypted too. What clients say to the server,
+    /// such as requests about breakout rooms, is exempt.
+    #[serde(default)]
+    pub required_for_data: bool,
 }
 
 /// How breakout rooms behave.

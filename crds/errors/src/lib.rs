@@ -92,8 +92,12 @@ catalogue! {
         "this is a client fault: report the client and its version";
     TrackLimit = "TrackLimit", 409, "the participant publishes as many tracks as one may",
         "unpublish a track first";
+    TrackNotFound = "TrackNotFound", 404, "the participant publishes no such track",
+        "look at the participant's tracks as they are now";
     CodecNotAllowed = "CodecNotAllowed", 400, "none of the track's codecs is allowed in this meeting",
         "publish with one of spec.media.codecs";
+    EncryptionRequired = "EncryptionRequired", 403, "the meeting takes only what is encrypted end to end",
+        "switch end-to-end encryption on in the client, for data too where the meeting asks for it, or change spec.media.e2ee of the Meeting";
     DuplicateIdentity = "DuplicateIdentity", 409, "another connection joined with the same identity",
         "give every participant its own identity; the newest connection wins";
     ParticipantRemoved = "ParticipantRemoved", 403, "a moderator removed the participant",

@@ -518,5 +518,6 @@ fn room_spec(breakout: &BreakoutRoom, meeting: &Meeting, room: &str, title: Stri
             .map(|codec| codec.wire_name().to_owned())
             .collect(),
         breakouts: None,
+        encryption: Some(room::encryption(&meeting.spec.media.e2ee)),
     }
 }

@@ -555,5 +555,6 @@ fn room_spec(meeting: &Meeting, room: &str, epoch: i64, breakouts: Breakouts) ->
             .map(|codec| codec.wire_name().to_owned())
             .collect(),
         breakouts: Some(breakouts),
+        encryption: Some(room::encryption(&spec.media.e2ee)),
     }
 }

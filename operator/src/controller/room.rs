@@ -11,9 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::{Selector, SelectorExt as _};
 use kube::{Resource as _, ResourceExt as _};
-use plenum_crds::{AllowedNamespaces, Assignment, MediaWorkerPool, POOL_LABEL, Reason, WorkerPoolRef};
+use plenum_crds::{
+    AllowedNamespaces, Assignment, EndToEndEncryption, MediaWorkerPool, POOL_LABEL, Reason, WorkerPoolRef,
+};
 use plenum_errors::Code;
-use plenum_worker_api::v1::{EndReason, RoomReport, RoomSpec};
+use plenum_worker_api::v1::{Encryption, EndReason, RoomReport, RoomSpec};
 use tokio::time::Instant;
 
 use super::context::{Again, Context, ReconcileError};
@@ -30,6 +32,15 @@ const REFUSED: Duration = Duration::from_millis(200);
 const SILENT: Duration = Duration::from_secs(10);
 /// A deleted object waits this long for its worker.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What workers refuse where it is not encrypted end to end: in breakout rooms the same as in the main
+/// room.
+pub(crate) fn encryption(wanted: &EndToEndEncryption) -> Encryption {
+    Encryption {
+        tracks: wanted.required,
+        data: wanted.required_for_data,
+    }
+}
 
 /// Why there is no pool for a meeting.
 #[derive(Debug, Clone, PartialEq, Eq)]

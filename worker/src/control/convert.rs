@@ -8,7 +8,7 @@ use plenum_worker_api::v1;
 use prost::Message as _;
 use tonic::Status;
 
-use crate::room::{EndReason, Handover, Identity, Moderation, Reserve, RoomName, RoomSpec};
+use crate::room::{Encrypted, EndReason, Handover, Identity, Moderation, Reserve, RoomName, RoomSpec};
 
 fn limit(milliseconds: u64) -> Option<Duration> {
     (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
@@ -31,6 +31,10 @@ pub fn spec(spec: v1::RoomSpec) -> Result<RoomSpec, PublicError> {
         locked: spec.locked,
         metadata: spec.metadata,
         codecs: spec.codecs.iter().map(|c| c.to_ascii_lowercase()).collect(),
+        encrypted: spec.encryption.map_or_else(Encrypted::default, |must| Encrypted {
+            tracks: must.tracks,
+            data: must.data,
+        }),
     })
 }
 
@@ -47,13 +51,18 @@ pub fn end_reason(reason: v1::EndReason) -> EndReason {
 /// A moderator's request.
 pub fn moderation(request: v1::ModerateRequest) -> Result<(RoomName, Moderation), PublicError> {
     use v1::moderate_request::Action;
+    let named = |sid: String| (!sid.is_empty()).then(|| sid.into());
     let malformed = |what: &str| PublicError::new(Code::RequestMalformed, what);
     let identity = Identity::from(request.identity);
     let what = match request.action.ok_or_else(|| malformed("no action"))? {
         Action::Mute(mute) => Moderation::Mute {
             identity,
-            sid: mute.track_sid.into(),
+            sid: named(mute.track_sid),
             muted: mute.muted,
+        },
+        Action::Unpublish(unpublish) => Moderation::Unpublish {
+            identity,
+            sid: named(unpublish.track_sid),
         },
         Action::Update(bytes) => {
             let update = lk::UpdateParticipantRequest::decode(bytes.as_slice())

@@ -165,6 +165,10 @@ impl Room {
             return Ok(());
         }
         let (identity, sid) = (me.identity.clone(), me.sid.clone());
+        if !self.may_pass(&packet) {
+            self.data_in_the_clear(session, now, out);
+            return Err(DropReason::NotEncrypted);
+        }
         let to = addressees(&packet);
         let sids = addressed_sids(&packet);
         let stamped = stamp(payload, &packet, &identity, &sid);

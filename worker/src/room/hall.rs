@@ -132,6 +132,7 @@ impl Hall {
             }
             if spec.epoch == held {
                 room.update(spec, now);
+                room.enforce_encryption(out);
                 return Ok(room.sid.clone());
             }
             self.remove(&spec.name.clone(), EndReason::Moved, now, out);

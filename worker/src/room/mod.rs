@@ -12,11 +12,14 @@
 
 mod admission;
 mod data;
+mod encryption;
 mod entry;
+mod facts;
 mod grant;
 mod hall;
 mod handover;
 mod ids;
+mod layers;
 mod moderate;
 mod moving;
 mod participant;
@@ -46,10 +49,11 @@ pub use moving::Transfer;
 pub use participant::{Participant, Presence};
 pub use plenum_token::Role;
 pub use reserve::Reserve;
-pub use spec::{EndReason, RoomSpec};
+pub use spec::{Encrypted, EndReason, RoomSpec};
 pub use state::{Room, RoomStanding};
 pub use vocabulary::{
-    Action, Arrival, DropReason, Goodbye, Notice, Outbox, Output, RequestFailure, Scenario, Welcome,
+    Action, Arrival, DropReason, Goodbye, Notice, Outbox, Output, RequestFailure, Scenario, WantedCodec,
+    Welcome,
 };
 
 /// What one client or one meeting may use up.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use livekit_protocol as lk;
 use livekit_protocol::request_response::{Reason, Request};
+use plenum_errors::Code;
 
+use super::encryption::refusal;
 use super::limits;
 use super::state::Room;
 use super::track::{Track, TrackError};
@@ -21,6 +23,7 @@ pub(super) fn expected(track: &Track, cid: &str) -> ExpectedTrack {
         kind: track.kind,
         codec: track.codec_of(cid),
         max_bitrate: 0,
+        audio: track.audio(),
     }
 }
 
@@ -48,12 +51,14 @@ impl Room {
     ) -> Result<(), (Reason, String)> {
         let invalid = |e: TrackError| (Reason::InvalidRequest, e.to_string());
         let total = self.publishers.len();
+        let encryption = self.check_encryption(request.encryption);
         let Some(me) = self.participants.get_mut(&session) else {
             return Ok(());
         };
         if !me.grant.may_publish(request.source) {
             return Err((Reason::NotAllowed, "the grant does not allow this source".into()));
         }
+        encryption?;
         if !request.sid.is_empty() {
             let Some(track) = me.tracks.get_mut(request.sid.as_str()) else {
                 return Err((Reason::NotFound, "no such track".into()));
@@ -91,7 +96,7 @@ impl Room {
             return Ok(());
         }
         if me.tracks.len() >= limits::TRACKS_PER_PARTICIPANT || total >= limits::TRACKS_PER_ROOM {
-            return Err((Reason::LimitExceeded, "TrackLimit".into()));
+            return Err(refusal(Reason::LimitExceeded, Code::TrackLimit));
         }
         let prefix = if request.r#type == lk::TrackType::Audio as i32 {
             "TR_A"
@@ -105,7 +110,7 @@ impl Room {
         if !track.info.codecs.is_empty() {
             let names = track.codec_names();
             if !names.is_empty() && !names.iter().any(|n| self.spec.allows_codec(n)) {
-                return Err((Reason::NotAllowed, "CodecNotAllowed".into()));
+                return Err(refusal(Reason::NotAllowed, Code::CodecNotAllowed));
             }
         }
         for cid in &track.cids {
@@ -150,6 +155,8 @@ impl Room {
             return;
         };
         track.set_live(mid, mime_type, simulcast);
+        // Perhaps nobody wants it.
+        self.restless.insert(Arc::clone(sid));
         me.changed();
         self.room_changed = true;
         self.announce(session, out);
@@ -276,9 +283,10 @@ impl Room {
         if (track.info.width, track.info.height) == (update.width, update.height) {
             return;
         }
-        track.info.width = update.width;
-        track.info.height = update.height;
+        track.resize(update.width, update.height);
+        let sid = Arc::clone(&track.sid);
         me.changed();
         self.announce(session, out);
+        self.choose_layers_again(&sid, out);
     }
 }

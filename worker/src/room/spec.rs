@@ -35,6 +35,17 @@ pub struct RoomSpec {
     pub metadata: String,
     /// Lower-case codec names; empty = all.
     pub codecs: Vec<String>,
+    /// What must be encrypted end to end.
+    pub encrypted: Encrypted,
+}
+
+/// What is refused where it is not encrypted end to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Encrypted {
+    /// Tracks.
+    pub tracks: bool,
+    /// Data between participants.
+    pub data: bool,
 }
 
 impl RoomSpec {
@@ -52,11 +63,14 @@ impl RoomSpec {
             locked: false,
             metadata: String::new(),
             codecs: Vec::new(),
+            encrypted: Encrypted::default(),
         }
     }
 
     /// May this codec (lower-case name, as in `vp8`) be used?
     pub fn allows_codec(&self, codec: &str) -> bool {
+        // Redundant audio data carries Opus.
+        let codec = if codec == "red" { "opus" } else { codec };
         self.codecs.is_empty() || self.codecs.iter().any(|c| c == codec)
     }
 }

@@ -3,9 +3,12 @@
 mod access;
 mod closing;
 mod data;
+mod encryption;
+mod layers;
 mod moving;
 mod presence;
 mod property;
+mod quality;
 mod reserve;
 mod rooms;
 mod speakers;
@@ -54,6 +57,7 @@ pub(super) fn entry(identity: &str) -> Entry {
         topology: Topology::Single,
         resume: None,
         token_issued_at_ms: 1_000,
+        offers_once: false,
         tracks: Vec::new(),
         offer: None,
         sync: None,
@@ -160,6 +164,7 @@ impl Stage {
             | Event::TrackLive { session, .. }
             | Event::TrackEnded { session, .. }
             | Event::SubscriptionBound { session, .. }
+            | Event::StreamState { session, .. }
             | Event::Refused { session, .. }
             | Event::DataOpen { session }
             | Event::HandedOver { session, .. }
