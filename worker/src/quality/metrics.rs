@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::room::DropReason;
@@ -30,6 +30,42 @@ impl Direction {
         match self {
             Direction::In => "in",
             Direction::Out => "out",
+        }
+    }
+}
+
+/// What of a video subscription flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Picture {
+    /// Muted, or not wanted by the subscriber at the moment.
+    Off,
+    /// Wanted, and nothing flows: the network, or the first key frame, is awaited.
+    Waiting,
+    /// The lowest layer.
+    Low,
+    /// The middle one.
+    Medium,
+    /// The highest, or all there is.
+    High,
+}
+
+impl Picture {
+    /// In the order of their numbers.
+    pub const ALL: [Picture; 5] = [
+        Picture::Off,
+        Picture::Waiting,
+        Picture::Low,
+        Picture::Medium,
+        Picture::High,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Picture::Off => "off",
+            Picture::Waiting => "waiting",
+            Picture::Low => "low",
+            Picture::Medium => "medium",
+            Picture::High => "high",
         }
     }
 }
@@ -69,6 +105,11 @@ pub struct Metrics {
     jitter: HistogramVec,
     rtt: Histogram,
     quality: Histogram,
+    stream_quality: HistogramVec,
+    pictures: IntGaugeVec,
+    gaps: IntCounterVec,
+    gap_seconds: CounterVec,
+    estimate: Histogram,
     join: Histogram,
     joins: IntCounterVec,
     moves: IntCounterVec,
@@ -127,6 +168,20 @@ impl Metrics {
             "Interarrival jitter of RTP streams, one observation per stream and round of statistics.",
             &[0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5],
         )?;
+        let scores = [0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0];
+        let stream_quality = of_media(
+            "plenum_worker_stream_quality_score_ratio",
+            "Quality of RTP streams that should flow from 0 to 1, one observation per stream and round of statistics.",
+            &scores,
+        )?;
+        let gap_seconds = CounterVec::new(
+            Opts::new(
+                "plenum_worker_video_gap_seconds_total",
+                "Time that passed in gaps of camera streams: more than a second without a packet, while unmuted and wanted.",
+            ),
+            &["direction"],
+        )?;
+        registry.register(Box::new(gap_seconds.clone()))?;
         let build = gauges(
             "plenum_worker_build_info",
             "Constant 1, labelled with the version.",
@@ -170,7 +225,34 @@ impl Metrics {
             quality: histogram(
                 "plenum_worker_quality_score_ratio",
                 "Quality of clients' connections from 0 to 1, one observation per client and round of statistics.",
-                &[0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0],
+                &scores,
+            )?,
+            stream_quality,
+            pictures: gauges(
+                "plenum_worker_video_subscriptions",
+                "Subscriptions of video by the layer that flows; off: muted or not wanted, waiting: wanted and nothing flows.",
+                &["layer"],
+            )?,
+            gaps: counters(
+                "plenum_worker_video_gaps_total",
+                "Gaps of camera streams: more than a second without a packet, while unmuted and wanted.",
+                &["direction"],
+            )?,
+            gap_seconds,
+            estimate: histogram(
+                "plenum_worker_estimated_bandwidth_bytes_per_second",
+                "Estimated bandwidth towards clients, one observation per client and round of statistics.",
+                &[
+                    12_500.0,
+                    25_000.0,
+                    62_500.0,
+                    125_000.0,
+                    250_000.0,
+                    625_000.0,
+                    1_250_000.0,
+                    2_500_000.0,
+                    6_250_000.0,
+                ],
             )?,
             join: histogram(
                 "plenum_worker_join_duration_seconds",
@@ -284,6 +366,33 @@ impl Metrics {
     /// One client's quality, 0 to 1.
     pub fn quality(&self, score: f32) {
         self.quality.observe(f64::from(score));
+    }
+
+    /// One stream's quality, 0 to 1.
+    pub fn stream_quality(&self, direction: Direction, media: MediaKind, score: f32) {
+        self.stream_quality
+            .with_label_values(&[direction.as_str(), kind(media)])
+            .observe(f64::from(score));
+    }
+
+    /// How many video subscriptions are in each state, as in [`Picture::ALL`].
+    pub fn pictures(&self, counts: &[i64; Picture::ALL.len()]) {
+        for (picture, count) in Picture::ALL.iter().zip(counts) {
+            self.pictures.with_label_values(&[picture.as_str()]).set(*count);
+        }
+    }
+
+    /// Gaps of a camera's stream since the last round.
+    pub fn gaps(&self, direction: Direction, count: u64, time: Duration) {
+        self.gaps.with_label_values(&[direction.as_str()]).inc_by(count);
+        self.gap_seconds
+            .with_label_values(&[direction.as_str()])
+            .inc_by(time.as_secs_f64());
+    }
+
+    /// Estimated bandwidth towards one client.
+    pub fn estimate(&self, bits_per_second: u64) {
+        self.estimate.observe(bits_per_second as f64 / 8.0);
     }
 
     /// A client's media is up.
