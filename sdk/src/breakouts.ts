@@ -306,6 +306,21 @@ export class Breakouts {
     );
   }
 
+  // Others' tracks.
+
+  /**
+   * Silences a track of somebody (left out: all of theirs) for everyone, or, with `on` false, lets them
+   * unmute it again.
+   */
+  async mute(identity: string, track?: string, on = true): Promise<void> {
+    await this.request({ do: 'mute', identity, track, on });
+  }
+
+  /** Takes a track of somebody (left out: all of theirs) down. They may publish again. */
+  async unpublish(identity: string, track?: string): Promise<void> {
+    await this.request({ do: 'unpublish', identity, track });
+  }
+
   /**
    * Assigns by CSV (see `parseAssignments`): makes the rooms that no room has the title of, and assigns.
    * People who are not in the meeting yet go there when they come. With problems, nothing is done.

@@ -249,6 +249,8 @@ export type Command =
   | { do: 'settings'; mode?: Mode; allowReturnToMain?: boolean; allowCancel?: boolean }
   | { do: 'broadcast'; text: string; rooms?: string[] }
   | { do: 'cohost'; identity: string; on: boolean }
+  | { do: 'mute'; identity: string; track?: string; on: boolean }
+  | { do: 'unpublish'; identity: string; track?: string }
   | { do: 'overview'; watch: boolean }
   | { do: 'listen'; room: string }
   | { do: 'speak' }

@@ -414,6 +414,25 @@ test('refusals, silence and a lost connection each reject in their own way', asy
   assert.equal(await lost, 'NotConnected');
 });
 
+test('hosts silence others and take their tracks down', async () => {
+  const { room, breakouts } = make();
+  await room.enters({ me: { identity: 'ann', role: 'host' } });
+  const asked: [Promise<void>, object][] = [
+    [breakouts.mute('bob', 'TR_1'), { do: 'mute', identity: 'bob', track: 'TR_1', on: true }],
+    [breakouts.mute('bob', undefined, false), { do: 'mute', identity: 'bob', on: false }],
+    [breakouts.unpublish('bob', 'TR_2'), { do: 'unpublish', identity: 'bob', track: 'TR_2' }],
+    [breakouts.unpublish('bob'), { do: 'unpublish', identity: 'bob' }],
+  ];
+  await settle();
+  const requests = room.sent.filter((request) => ['mute', 'unpublish'].includes(request.do));
+  assert.deepEqual(
+    requests.map(({ id: _, ...rest }) => rest),
+    asked.map(([, request]) => request),
+  );
+  for (const { id } of requests) await room.says({ re: id, ok: true });
+  await Promise.all(asked.map(([done]) => done));
+});
+
 test('a server that does not answer is no Plenum, which is told once', async () => {
   const { room, of } = make();
   room.state = 'connected';

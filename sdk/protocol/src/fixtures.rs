@@ -130,6 +130,24 @@ fn requests() -> Vec<Request> {
             identity: "bob".into(),
             on: true,
         },
+        Command::Mute {
+            identity: "bob".into(),
+            track: Some("TR_AMdGhJ8kXn".into()),
+            on: true,
+        },
+        Command::Mute {
+            identity: "bob".into(),
+            track: None,
+            on: false,
+        },
+        Command::Unpublish {
+            identity: "bob".into(),
+            track: Some("TR_VCq3vTy7mZ".into()),
+        },
+        Command::Unpublish {
+            identity: "bob".into(),
+            track: None,
+        },
         Command::Overview { watch: true },
         Command::Listen { room: "red".into() },
         Command::Speak {},

@@ -116,6 +116,25 @@ pub enum Command {
         /// Co-host or not.
         on: bool,
     },
+    /// Host: silences somebody's tracks for everyone, or lets them be heard again once their owner unmutes
+    /// them.
+    Mute {
+        /// Whose.
+        identity: String,
+        /// Id of the track; left out: all of theirs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        track: Option<String>,
+        /// Silence, or no longer.
+        on: bool,
+    },
+    /// Host: takes somebody's tracks down. They may publish again.
+    Unpublish {
+        /// Whose.
+        identity: String,
+        /// Id of the track; left out: all of theirs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        track: Option<String>,
+    },
     /// Host: sends [`crate::Notice::Overview`] now and whenever it changes, until switched off.
     Overview {
         /// On or off.
@@ -166,7 +185,7 @@ fn yes() -> bool {
 
 impl Command {
     /// Every value of `do`.
-    pub const KINDS: [&'static str; 22] = [
+    pub const KINDS: [&'static str; 24] = [
         "hello",
         "createRooms",
         "removeRoom",
@@ -179,6 +198,8 @@ impl Command {
         "settings",
         "broadcast",
         "cohost",
+        "mute",
+        "unpublish",
         "overview",
         "listen",
         "speak",
@@ -206,6 +227,8 @@ impl Command {
             Command::Settings { .. } => "settings",
             Command::Broadcast { .. } => "broadcast",
             Command::Cohost { .. } => "cohost",
+            Command::Mute { .. } => "mute",
+            Command::Unpublish { .. } => "unpublish",
             Command::Overview { .. } => "overview",
             Command::Listen { .. } => "listen",
             Command::Speak {} => "speak",
@@ -233,6 +256,8 @@ impl Command {
             | Command::Settings { .. }
             | Command::Broadcast { .. }
             | Command::Cohost { .. }
+            | Command::Mute { .. }
+            | Command::Unpublish { .. }
             | Command::Overview { .. }
             | Command::Listen { .. }
             | Command::Speak {} => true,

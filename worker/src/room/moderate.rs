@@ -18,11 +18,17 @@ use crate::session::api::{SessionId, TrackSid};
 /// A moderator's decision.
 #[derive(Debug, Clone)]
 pub enum Moderation {
-    /// Silence a track for everyone, or let it be heard again.
+    /// Silence a track (or all of somebody's) for everyone, or let its owner unmute it again: nobody is
+    /// made to be heard.
     Mute {
         identity: Identity,
-        sid: TrackSid,
+        sid: Option<TrackSid>,
         muted: bool,
+    },
+    /// Take a track (or all of somebody's) down.
+    Unpublish {
+        identity: Identity,
+        sid: Option<TrackSid>,
     },
     /// Metadata, name, attributes, rights.
     Update {
@@ -55,19 +61,15 @@ impl Room {
         match what {
             Moderation::Mute { identity, sid, muted } => {
                 let session = self.find(&identity)?;
-                let track = self
-                    .track_mut(session, &sid)
-                    .ok_or_else(|| PublicError::new(Code::ParticipantNotFound, format!("track {sid}")))?;
-                track.censored = muted;
-                if track.info.muted != muted {
-                    out.tell(
-                        session,
-                        Notice::Muted {
-                            sid: Arc::clone(&sid),
-                            muted,
-                        },
-                    );
-                    self.set_muted(session, &sid, muted, out);
+                for sid in self.tracks_meant(session, sid)? {
+                    self.censor(session, &sid, muted, out);
+                }
+                Ok(self.info_of(session))
+            }
+            Moderation::Unpublish { identity, sid } => {
+                let session = self.find(&identity)?;
+                for sid in self.tracks_meant(session, sid)? {
+                    self.drop_track(session, &sid, true, out);
                 }
                 Ok(self.info_of(session))
             }
@@ -99,6 +101,37 @@ impl Room {
     fn find(&self, identity: &Identity) -> Result<SessionId, PublicError> {
         self.session_of(identity.as_str())
             .ok_or_else(|| Code::ParticipantNotFound.into())
+    }
+
+    /// One track of somebody, or all of them.
+    fn tracks_meant(&self, session: SessionId, sid: Option<TrackSid>) -> Result<Vec<TrackSid>, PublicError> {
+        let all = self.tracks_of(session);
+        match sid {
+            None => Ok(all),
+            Some(sid) if all.contains(&sid) => Ok(vec![sid]),
+            Some(sid) => Err(PublicError::new(
+                Code::TrackNotFound,
+                // What clients send may be of any length.
+                sid.chars().take(64).collect::<String>(),
+            )),
+        }
+    }
+
+    fn censor(&mut self, session: SessionId, sid: &TrackSid, on: bool, out: &mut Outbox) {
+        let Some(track) = self.track_mut(session, sid) else {
+            return;
+        };
+        track.censored = on;
+        if on && !track.info.muted {
+            out.tell(
+                session,
+                Notice::Muted {
+                    sid: Arc::clone(sid),
+                    muted: true,
+                },
+            );
+            self.set_muted(session, sid, true, out);
+        }
     }
 
     fn info_of(&self, session: SessionId) -> Option<lk::ParticipantInfo> {

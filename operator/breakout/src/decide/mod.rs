@@ -156,6 +156,9 @@ pub fn decide(command: &Command, who: &Actor, scene: &Scene<'_>) -> Result<Decis
             }
             Ok(Decision::default())
         }
+        Command::Mute { identity, .. } | Command::Unpublish { identity, .. } => {
+            identity_fits(identity).map(|()| Decision::default())
+        }
         Command::MessageHosts { text } => text_fits(text).map(|()| Decision::default()),
         Command::Listen { room } => {
             let room = existing(scene.plan, room)?;

@@ -15,6 +15,7 @@ use plenum_crds::{BreakoutRoom, MADE_IN_MEETING_LABEL, Meeting, SessionDecisions
 use plenum_errors::{Code, PublicError};
 use plenum_protocol::{Access, Command, Sessions, limits};
 use plenum_token::Role;
+use plenum_worker_api::v1::{ModerateRequest, Mute, Unpublish, moderate_request};
 use serde_json::{Value, json};
 
 use super::plans::View;
@@ -57,6 +58,10 @@ pub(crate) async fn execute(
     if let Command::Listen { room } = command {
         check(command, &asker.actor, &meeting.view())?;
         return listen(room, asker, meeting, reach).await;
+    }
+    if let Some(action) = moderation(command) {
+        check(command, &asker.actor, &meeting.view())?;
+        return moderate(action, meeting, reach).await;
     }
     if let Command::Speak {} = command {
         check(command, &asker.actor, &meeting.view())?;
@@ -220,6 +225,54 @@ async fn known(meeting: &Shared, reach: &Reach, rooms: &[String], there: bool) {
     if tokio::time::timeout(READ_BACK, all).await.is_err() {
         tracing::debug!("the watch lags behind what was written");
     }
+}
+
+/// What is asked of a worker about somebody's tracks.
+fn moderation(command: &Command) -> Option<(&str, moderate_request::Action)> {
+    use moderate_request::Action;
+    let sid = |track: &Option<String>| track.clone().unwrap_or_default();
+    match command {
+        Command::Mute { identity, track, on } => Some((
+            identity,
+            Action::Mute(Mute {
+                track_sid: sid(track),
+                muted: *on,
+            }),
+        )),
+        Command::Unpublish { identity, track } => Some((
+            identity,
+            Action::Unpublish(Unpublish {
+                track_sid: sid(track),
+            }),
+        )),
+        _ => None,
+    }
+}
+
+/// Asks the worker of the room that somebody is in.
+async fn moderate(
+    (identity, action): (&str, moderate_request::Action),
+    meeting: &Shared,
+    reach: &Reach,
+) -> Result<Value, PublicError> {
+    let view = meeting.view();
+    let present = people::of(&view, reach)
+        .await
+        .into_iter()
+        .find(|one| one.identity == identity)
+        .ok_or_else(|| PublicError::new(Code::ParticipantNotFound, identity))?;
+    let room = meeting.room(present.room.as_deref());
+    people::moderate(
+        &reach.workers,
+        &reach.routes.lookup(&room)?.worker,
+        ModerateRequest {
+            room,
+            identity: identity.to_owned(),
+            action: Some(action),
+        },
+    )
+    .await?;
+    Ok(Value::Null)
 }
 
 /// A token to hear a room without being in it.

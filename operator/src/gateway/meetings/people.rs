@@ -1,4 +1,5 @@
-//! Who is in a meeting, in all its rooms, asked of the workers at that moment.
+//! Who is in a meeting, in all its rooms, asked of the workers at that moment, and what they are made to
+//! do there.
 //!
 //! Owns the question. Invariants: rooms of other meetings are never told of; a worker that does not
 //! answer is left out and does not hide the others' people.
@@ -9,7 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use livekit_protocol as proto;
 use plenum_errors::{Code, PublicError};
-use plenum_worker_api::v1::{ListParticipantsRequest, ParticipantEntry};
+use plenum_worker_api::v1::{ListParticipantsRequest, ModerateRequest, ParticipantEntry};
 use prost::Message as _;
 
 use super::Reach;
@@ -37,6 +38,26 @@ pub(crate) async fn list(
         Ok(Err(status)) => Err(refused(&status)),
         Err(_) => Err(Code::WorkerUnreachable.into()),
     }
+}
+
+/// Has `worker` carry out what a host wants of somebody in one of its rooms.
+pub(crate) async fn moderate(
+    workers: &Workers,
+    worker: &WorkerAddress,
+    request: ModerateRequest,
+) -> Result<(), PublicError> {
+    let lease = workers.lease(worker)?;
+    let mut client = lease.client.clone();
+    let answer = match tokio::time::timeout(CALL_TIMEOUT, client.moderate(request)).await {
+        Ok(Ok(answer)) => answer.into_inner(),
+        Ok(Err(status)) => return Err(refused(&status)),
+        Err(_) => return Err(Code::WorkerUnreachable.into()),
+    };
+    if answer.code.is_empty() {
+        return Ok(());
+    }
+    let code = Code::parse(&answer.code).unwrap_or(Code::Internal);
+    Err(PublicError::new(code, answer.detail))
 }
 
 /// Somebody in a room of a meeting.

@@ -274,3 +274,56 @@ async fn a_burst_of_changes_is_one_view_and_others_keep_theirs() {
     super::plans::refresh(&world.rooms.meetings);
     assert_eq!(meeting.view().plan.rooms.len(), 50);
 }
+
+#[tokio::test]
+async fn hosts_silence_and_take_down_tracks_where_their_owner_is() {
+    let world = World::new().await;
+    world.put_room("red", 1, |_| {});
+    world.workers[0].person(MAIN, "cid", Role::Participant);
+    world.workers[1].person(RED, "bob", Role::Participant);
+    let (_s1, mut hanna) = world.join(start(MAIN, "hanna", Role::Host), 0).await;
+    let (_s2, mut mallory) = world.join(participant("mallory"), 0).await;
+    for probe in [&mut hanna, &mut mallory] {
+        probe.ask(json!({"id": 1, "do": "hello"})).await;
+    }
+    let mute =
+        |identity: &str| json!({"id": 2, "do": "mute", "identity": identity, "track": "TR_1", "on": true});
+    assert_eq!(mallory.ask(mute("bob")).await["error"]["code"], "NotPermitted");
+    assert_eq!(
+        hanna.ask(mute("nobody")).await["error"]["code"],
+        "ParticipantNotFound"
+    );
+    assert!(
+        world
+            .workers
+            .iter()
+            .all(|worker| worker.moderated.lock().unwrap().is_empty())
+    );
+
+    assert_eq!(hanna.ask(mute("bob")).await["ok"], true);
+    let down = json!({"id": 3, "do": "unpublish", "identity": "cid"});
+    assert_eq!(hanna.ask(down).await["ok"], true);
+    let taken = |at: usize| std::mem::take(&mut *world.workers[at].moderated.lock().unwrap());
+    assert_eq!(
+        taken(1),
+        [ModerateRequest {
+            room: RED.into(),
+            identity: "bob".into(),
+            action: Some(moderate_request::Action::Mute(Mute {
+                track_sid: "TR_1".into(),
+                muted: true,
+            })),
+        }]
+    );
+    assert_eq!(
+        taken(0),
+        [ModerateRequest {
+            room: MAIN.into(),
+            identity: "cid".into(),
+            action: Some(moderate_request::Action::Unpublish(Unpublish::default())),
+        }]
+    );
+    // What the worker says, the host is told.
+    world.workers[1].refuse(RED, plenum_errors::Code::TrackNotFound);
+    assert_eq!(hanna.ask(mute("bob")).await["error"]["code"], "TrackNotFound");
+}

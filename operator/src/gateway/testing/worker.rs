@@ -169,6 +169,8 @@ pub(crate) struct Worker {
     /// Rooms that nobody gets into.
     pub(crate) refuses: Mutex<HashMap<String, Code>>,
     pub(crate) reserved: Mutex<Vec<ReserveRequest>>,
+    /// What hosts wanted of people's tracks.
+    pub(crate) moderated: Mutex<Vec<ModerateRequest>>,
     pub(crate) people: Mutex<Vec<ParticipantEntry>>,
     pub(crate) lists: Mutex<u32>,
     pub(crate) hub: Mutex<Hub>,
@@ -188,6 +190,7 @@ impl Worker {
             reserved: Mutex::default(),
             people: Mutex::default(),
             lists: Mutex::default(),
+            moderated: Mutex::default(),
             hub: Mutex::default(),
             handover: Mutex::new(Some(b"state".to_vec())),
             sessions,
@@ -328,8 +331,17 @@ impl Signal for Service {
         Err(Status::unimplemented(""))
     }
 
-    async fn moderate(&self, _: Request<ModerateRequest>) -> Result<Response<ModerateResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn moderate(
+        &self,
+        request: Request<ModerateRequest>,
+    ) -> Result<Response<ModerateResponse>, Status> {
+        let request = request.into_inner();
+        let code = self.0.refusal(&request.room);
+        self.0.moderated.lock().unwrap().push(request);
+        Ok(Response::new(ModerateResponse {
+            code: code.map(|code| code.as_str().into()).unwrap_or_default(),
+            ..ModerateResponse::default()
+        }))
     }
 
     async fn reserve(&self, request: Request<ReserveRequest>) -> Result<Response<ReserveResponse>, Status> {

@@ -229,7 +229,7 @@ fn what_was_changed_in_the_meeting_comes_along() {
     );
     let censor = crate::room::Moderation::Mute {
         identity: Identity::from("bob"),
-        sid: mic.clone(),
+        sid: Some(mic.clone()),
         muted: true,
     };
     let room = RoomName::from(ROOM);

@@ -184,6 +184,21 @@ fn participants_are_refused_what_hosts_may() {
             },
             "cohost",
         ),
+        (
+            Command::Mute {
+                identity: "bob".into(),
+                track: None,
+                on: true,
+            },
+            "mute",
+        ),
+        (
+            Command::Unpublish {
+                identity: "bob".into(),
+                track: Some("TR_1".into()),
+            },
+            "unpublish",
+        ),
         (Command::Overview { watch: true }, "overview"),
         (Command::Listen { room: "a".into() }, "listen"),
         (Command::Speak {}, "speak"),
