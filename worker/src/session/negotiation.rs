@@ -74,7 +74,8 @@ impl Engine {
                 .find(|t| t.cid == cid && t.kind == kind)
                 .map(|t| t.sid.clone())
         };
-        let changes = client.publisher.table.offer(&offer.sections, &track_of);
+        let waiting: Vec<(TrackSid, MediaKind)> = expected.iter().map(|t| (t.sid.clone(), t.kind)).collect();
+        let changes = client.publisher.table.offer(&offer.sections, &track_of, &waiting);
         let announced = |sid: &TrackSid, section: &Section| {
             let mut of_track = expected.iter().filter(|t| t.sid == *sid);
             let named = of_track.clone().find(|t| section.track_ids.contains(&t.cid));

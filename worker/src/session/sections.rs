@@ -31,6 +31,8 @@ pub(crate) struct Slot {
     pub(crate) clean: bool,
     /// The client would receive on it.
     pub(crate) receivable: bool,
+    /// It sends a track that was not announced.
+    stray: bool,
     pub(crate) codecs: Vec<Negotiated>,
     pub(crate) extensions: Vec<(u8, Extension)>,
     /// Ours while it subscribes: media and RTX.
@@ -45,6 +47,7 @@ impl Slot {
             used: Use::Idle,
             clean: true,
             receivable: false,
+            stray: false,
             codecs: Vec::new(),
             extensions: Vec::new(),
             ssrcs: (0, 0),
@@ -101,15 +104,19 @@ impl Table {
         self.adopted = true;
     }
 
-    /// Takes an offer. `track_of` finds the announced track of a msid track id. Afterwards
-    /// [`Self::bind`] may fill idle sections, and [`Self::complete`] closes the round.
+    /// Takes an offer. `track_of` finds the announced track of a msid track id; a section that begins to
+    /// send under an unknown id (Firefox makes one up) gets the first track of its kind in `announced` that
+    /// no other section sends. Afterwards [`Self::bind`] may fill idle sections, and [`Self::complete`]
+    /// closes the round.
     pub(crate) fn offer(
         &mut self,
         sections: &[Section],
         track_of: &dyn Fn(&str, MediaKind) -> Option<TrackSid>,
+        announced: &[(TrackSid, MediaKind)],
     ) -> Changes {
         let mut changes = Changes::default();
         let mut claimed: Vec<TrackSid> = Vec::new();
+        let mut nameless: Vec<(usize, MediaKind)> = Vec::new();
         let clean = !std::mem::take(&mut self.adopted);
         let fresh = |mid, kind| Slot {
             clean,
@@ -132,6 +139,7 @@ impl Table {
             };
             let before = std::mem::replace(&mut slot.used, Use::Idle);
             slot.receivable = false;
+            let stray = std::mem::take(&mut slot.stray);
             if section.kind == MediaType::Application {
                 slot.used = if section.rejected() {
                     Use::Rejected
@@ -147,6 +155,7 @@ impl Table {
             };
             if section.direction.sends() {
                 let named = section.track_ids.iter().find_map(|id| track_of(id, kind));
+                let unknown = named.is_none();
                 let sid = match (&before, named) {
                     (_, Some(sid)) if !claimed.contains(&sid) => Some(sid),
                     // The id of a section that already publishes may be unknown after a resume.
@@ -163,7 +172,13 @@ impl Table {
                         slot.used = Use::Publishes(sid);
                         slot.clean = false;
                     }
-                    None => drop_use(before, &mut changes),
+                    None => {
+                        drop_use(before, &mut changes);
+                        slot.stray = stray && unknown;
+                        if unknown && !stray {
+                            nameless.push((at, kind));
+                        }
+                    }
                 }
                 continue;
             }
@@ -171,6 +186,25 @@ impl Table {
             match before {
                 Use::Subscribes(sid) if slot.receivable => slot.used = Use::Subscribes(sid),
                 other => drop_use(other, &mut changes),
+            }
+        }
+        // Once all names are known: what a section says of itself comes first.
+        for (at, kind) in nameless {
+            let mut free = announced
+                .iter()
+                .filter(|(sid, of)| *of == kind && !claimed.contains(sid) && !changes.ended.contains(sid));
+            let found = free.next().map(|(sid, _)| sid.clone());
+            let Some(slot) = self.slots.get_mut(at) else {
+                continue;
+            };
+            match found {
+                Some(sid) => {
+                    claimed.push(sid.clone());
+                    changes.published.push((sid.clone(), at));
+                    slot.used = Use::Publishes(sid);
+                    slot.clean = false;
+                }
+                None => slot.stray = true,
             }
         }
         for slot in self.slots.iter_mut().skip(sections.len()) {
@@ -284,13 +318,13 @@ mod tests {
             ("audio", "recvonly"),
             ("video", "recvonly"),
         ]);
-        assert_eq!(t.offer(&o, &tracks), Changes::default());
+        assert_eq!(t.offer(&o, &tracks, &[]), Changes::default());
         assert_eq!(t.bind(&sid("TR_a"), MediaKind::Audio), Some(1));
         assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), None);
         t.complete();
         // Unsubscribed: not to be reused at once.
         assert!(t.unbind(&sid("TR_a")));
-        t.offer(&o, &tracks);
+        t.offer(&o, &tracks, &[]);
         assert_eq!(
             t.bind(&sid("TR_b"), MediaKind::Audio),
             None,
@@ -298,7 +332,7 @@ mod tests {
         );
         assert_eq!(t.idle(MediaKind::Audio), 1);
         t.complete();
-        t.offer(&o, &tracks);
+        t.offer(&o, &tracks, &[]);
         assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), Some(1));
     }
 
@@ -314,11 +348,11 @@ mod tests {
             ("audio", "recvonly"),
             ("audio", "recvonly"),
         ]);
-        assert_eq!(t.offer(&o, &tracks).published, vec![(sid("TR_1"), 0)]);
+        assert_eq!(t.offer(&o, &tracks, &[]).published, vec![(sid("TR_1"), 0)]);
         assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), None);
         assert_eq!(t.idle(MediaKind::Audio), 2);
         t.complete();
-        t.offer(&o, &tracks);
+        t.offer(&o, &tracks, &[]);
         assert_eq!(t.bind(&sid("TR_b"), MediaKind::Audio), Some(1));
         assert_eq!(t.bind(&sid("TR_c"), MediaKind::Audio), Some(2));
     }
@@ -327,23 +361,23 @@ mod tests {
     fn a_track_is_published_and_ends_with_its_direction() {
         let mut t = Table::default();
         let o = offer(&[("audio", "sendonly\r\na=msid:- cid1")]);
-        assert_eq!(t.offer(&o, &tracks).published, vec![(sid("TR_1"), 0)]);
+        assert_eq!(t.offer(&o, &tracks, &[]).published, vec![(sid("TR_1"), 0)]);
         t.complete();
         // The id may change under a running section.
         let o = offer(&[("audio", "sendonly\r\na=msid:- other")]);
-        assert_eq!(t.offer(&o, &tracks).published, vec![(sid("TR_1"), 0)]);
+        assert_eq!(t.offer(&o, &tracks, &[]).published, vec![(sid("TR_1"), 0)]);
         let o = offer(&[("audio", "recvonly")]);
-        assert_eq!(t.offer(&o, &tracks).ended, vec![sid("TR_1")]);
+        assert_eq!(t.offer(&o, &tracks, &[]).ended, vec![sid("TR_1")]);
         assert_eq!(
             t.bind(&sid("TR_x"), MediaKind::Audio),
             None,
             "it was active a round ago"
         );
         t.complete();
-        t.offer(&o, &tracks);
+        t.offer(&o, &tracks, &[]);
         assert_eq!(t.bind(&sid("TR_x"), MediaKind::Audio), Some(0));
         let o = offer(&[("audio", "inactive")]);
-        assert_eq!(t.offer(&o, &tracks).unbound, vec![sid("TR_x")]);
+        assert_eq!(t.offer(&o, &tracks, &[]).unbound, vec![sid("TR_x")]);
     }
 
     #[test]
@@ -352,13 +386,60 @@ mod tests {
         t.offer(
             &offer(&[("video", "sendonly\r\na=msid:- cid1"), ("video", "inactive")]),
             &tracks,
+            &[],
         );
         t.complete();
         let c = t.offer(
             &offer(&[("video", "inactive"), ("video", "sendonly\r\na=msid:- cid1")]),
             &tracks,
+            &[],
         );
         assert_eq!((c.published, c.ended), (vec![(sid("TR_1"), 1)], vec![]));
+    }
+
+    #[test]
+    fn a_section_under_a_made_up_id_gets_the_track_that_waits() {
+        let mut t = Table::default();
+        let named = [
+            (sid("TR_a"), MediaKind::Audio),
+            (sid("TR_1"), MediaKind::Video),
+            (sid("TR_v"), MediaKind::Video),
+        ];
+        // The second names one itself, so the first gets the other; there is no third.
+        let o = offer(&[
+            ("video", "sendonly\r\na=msid:- {made-up}"),
+            ("video", "sendonly\r\na=msid:- cid1"),
+            ("video", "sendonly\r\na=msid:- {another}"),
+        ]);
+        let mut published = t.offer(&o, &tracks, &named).published;
+        published.sort_by_key(|(_, at)| *at);
+        assert_eq!(published, vec![(sid("TR_v"), 0), (sid("TR_1"), 1)]);
+        assert_eq!(t.slots[2].used, Use::Idle);
+        t.complete();
+        // One announced later is not what a section sent before.
+        let later = [(sid("TR_1"), MediaKind::Video), (sid("TR_w"), MediaKind::Video)];
+        let o = offer(&[
+            ("video", "inactive"),
+            ("video", "sendonly\r\na=msid:- cid1"),
+            ("video", "sendonly\r\na=msid:- {another}"),
+            ("video", "sendonly\r\na=msid:- {fresh}"),
+        ]);
+        let changes = t.offer(&o, &tracks, &later);
+        assert_eq!(changes.ended, vec![sid("TR_v")]);
+        assert_eq!(changes.published, vec![(sid("TR_1"), 1), (sid("TR_w"), 3)]);
+    }
+
+    #[test]
+    fn a_track_that_ends_is_not_taken_for_the_one_that_begins() {
+        let mut t = Table::default();
+        let both = [(sid("TR_a"), MediaKind::Audio), (sid("TR_b"), MediaKind::Audio)];
+        let o = offer(&[("audio", "sendonly\r\na=msid:- {a}"), ("audio", "inactive")]);
+        t.offer(&o, &tracks, &both[..1]);
+        t.complete();
+        let o = offer(&[("audio", "inactive"), ("audio", "sendonly\r\na=msid:- {b}")]);
+        let changes = t.offer(&o, &tracks, &both);
+        assert_eq!(changes.ended, vec![sid("TR_a")]);
+        assert_eq!(changes.published, vec![(sid("TR_b"), 1)]);
     }
 
     #[test]
@@ -368,7 +449,7 @@ mod tests {
             ("video", "sendonly\r\na=msid:- cid1"),
             ("video", "sendonly\r\na=msid:- cid1"),
         ];
-        assert_eq!(t.offer(&offer(&both), &tracks).published.len(), 1);
+        assert_eq!(t.offer(&offer(&both), &tracks, &[]).published.len(), 1);
         assert_eq!(t.slots[1].used, Use::Idle);
     }
 }
