@@ -1,4 +1,4 @@
-// A call under test: two Chromium processes, any number of peers, one server.
+// A call under test: two browsers (Chromium, unless told otherwise), any number of peers, one server.
 
 import { mkdir, writeFile } from 'node:fs/promises';
 import { launch, servePage } from './browser.mjs';
@@ -15,8 +15,11 @@ const RESULTS = new URL('../../results/e2e/', import.meta.url);
 
 /** Browsers and test page of one test file; `close` ends all of it. */
 export class Stage {
-  /** @param {Target} target */
-  static async open(target) {
+  /**
+   * @param {Target} target
+   * @param {(() => Promise<any>)[]} launchers One for each browser.
+   */
+  static async open(target, launchers = [launch, launch]) {
     const stage = new Stage();
     stage.target = target;
     /** @type {Peer[]} */
@@ -25,7 +28,7 @@ export class Stage {
     stage.diagnose = (what) => stage.dump(what);
     stage.page = await servePage();
     try {
-      stage.browsers = await Promise.all([launch(), launch()]);
+      stage.browsers = await Promise.all(launchers.map((start) => start()));
     } catch (error) {
       await stage.page.close();
       throw error;
@@ -33,7 +36,7 @@ export class Stage {
     return stage;
   }
 
-  /** A page of its own in one of the two browsers, by turns. */
+  /** A page of its own in one of the browsers, by turns. */
   async peer(identity) {
     const browser = this.browsers[this.made++ % this.browsers.length];
     const context = await browser.newContext();

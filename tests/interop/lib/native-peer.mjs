@@ -170,6 +170,19 @@ export class NativePeer {
     return this.until(`data ${text}`, () => this.data.find((d) => d.text === text && d.identity === from));
   }
 
+  /** How its connections reach the server. */
+  async protocols() {
+    const { publisherStats, subscriberStats } = await this.room.getRtcStats();
+    return [publisherStats, subscriberStats].flatMap((all) => {
+      const of = (kind) => all.map(({ stats }) => stats).filter((s) => s.case === kind);
+      const used = of('candidatePair').find(({ value }) => value.candidatePair.nominated);
+      const remote = of('remoteCandidate').find(
+        ({ value }) => value.rtc.id === used?.value.candidatePair.remoteCandidateId,
+      );
+      return remote ? [remote.value.candidate.protocol] : [];
+    });
+  }
+
   async leave() {
     this.timers.splice(0).forEach(clearInterval);
     await this.room.disconnect();
