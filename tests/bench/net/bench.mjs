@@ -21,6 +21,7 @@ const HELP = `make bench-net, or tests/bench/run-net [options]
   --seconds N       a window (PLENUM_BENCH_SECONDS, 15)
   --size WxH        the camera's picture (PLENUM_BENCH_SIZE, 960x540: the smallest with three layers)
   --fps N           its frames per second (PLENUM_BENCH_FPS, 20)
+  --verbose         all figures of each call, as they come
   --servers LIST    plenum, livekit; default those whose program is known`;
 
 function misused(why) {
@@ -33,6 +34,7 @@ function options() {
     options: {
       help: { type: 'boolean' },
       quick: { type: 'boolean' },
+      verbose: { type: 'boolean' },
       series: { type: 'string', default: 'down,up' },
       cells: { type: 'string' },
       repeats: { type: 'string', default: process.env.PLENUM_BENCH_REPEATS ?? '3' },
@@ -69,6 +71,7 @@ function options() {
     width: Number(size[1]),
     height: Number(size[2]),
     fps: number('fps'),
+    verbose: values.verbose ?? false,
     servers: list(values.servers, ['plenum', 'livekit']),
   };
 }
@@ -189,10 +192,11 @@ async function bench(link, options) {
               ((runs[name] ??= {})[key] ??= []).push(result);
               for (const note of why) (notes[`${name}, ${key}`] ??= new Set()).add(note);
               say(
-                `${name}, ${key}: frozen ${result.frozen_ms} ms, longest gap ${result.longest_gap_ms} ms, ` +
+                `${name}, ${key}: still ${result.still_ms} ms, longest gap ${result.longest_gap_ms} ms, ` +
                   `${result.fps} fps at ${result.height}, ${result.video_kbps} kbit/s, back after ` +
                   `${result.recover_ms ?? '-'} ms${why.length > 0 ? ` (${why.join('; ')})` : ''}`,
               );
+              if (options.verbose) say(JSON.stringify(result));
             } catch (error) {
               (notes[`${name}, ${key}`] ??= new Set()).add('not measured');
               // All of it is in tests/results.

@@ -1,26 +1,27 @@
 // From what the pages wrote down to figures.
 
-/** Each figure, its digits, and whether more of it is better, worse, or neither. */
+/** What the table shows, with so many digits. */
 export const FIGURES = [
-  ['frozen_ms', 0, 'worse'],
-  ['freezes', 1, 'worse'],
-  ['longest_gap_ms', 0, 'worse'],
-  ['recover_ms', 0, 'worse'],
-  ['fps', 1, 'better'],
-  ['height', 0, 'better'],
-  ['switches', 1, 'worse'],
-  ['frames_dropped', 0, 'worse'],
-  ['video_kbps', 0, null],
-  ['line_percent', 0, null],
-  ['line_drops', 0, 'worse'],
-  ['jitter_buffer_ms', 0, 'worse'],
-  ['audio_buffer_ms', 0, 'worse'],
-  ['concealed_percent', 2, 'worse'],
-  ['nacks', 0, null],
-  ['plis', 1, null],
-  ['key_frames', 1, null],
-  ['sent_kbps', 0, null],
-  ['available_kbps', 0, null],
+  ['still_ms', 0],
+  ['frozen_ms', 0],
+  ['freezes', 1],
+  ['longest_gap_ms', 0],
+  ['recover_ms', 0],
+  ['fps', 1],
+  ['height', 0],
+  ['switches', 1],
+  ['frames_dropped', 0],
+  ['video_kbps', 0],
+  ['line_percent', 0],
+  ['line_drops', 0],
+  ['jitter_buffer_ms', 0],
+  ['audio_buffer_ms', 0],
+  ['concealed_percent', 2],
+  ['nacks', 0],
+  ['plis', 1],
+  ['key_frames', 1],
+  ['sent_kbps', 0],
+  ['available_kbps', 0],
 ];
 
 const round = (value, digits = 3) => (Number.isFinite(value) ? Number(value.toFixed(digits)) : null);
@@ -35,6 +36,13 @@ export function longestGap(frames, from, to) {
   const before = frames.findLast(([at]) => at <= from)?.[0] ?? from;
   const times = [before, ...frames.map(([at]) => at).filter((at) => at > from && at <= to), to];
   return Math.max(...times.slice(1).map((at, i) => at - times[i]));
+}
+
+/** How long somebody saw a picture stand still for longer than `limit`, in all, both ends counted. */
+export function stillness(frames, from, to, limit = 250) {
+  const times = [from, ...frames.map(([at]) => at).filter((at) => at > from && at <= to), to];
+  const gaps = times.slice(1).map((at, i) => at - times[i]);
+  return gaps.filter((gap) => gap > limit).reduce((sum, gap) => sum + gap, 0);
 }
 
 /** The mean height of the picture, by how long each was shown, and how often it changed. */
@@ -73,6 +81,7 @@ export function figures({ probe, link, sent, best, kbps }) {
   const { height, switches } = heights(probe.frames, from, to);
   const lineKbps = (link.passedBytes * 8) / 1000 / seconds;
   const all = {
+    still_ms: stillness(probe.frames, from, to),
     frozen_ms: more('frozen') * 1000,
     freezes: more('freezes'),
     longest_gap_ms: longestGap(probe.frames, from, to),

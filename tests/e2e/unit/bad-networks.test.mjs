@@ -11,6 +11,7 @@ import {
   recovery,
   sendingFigures,
   spoiled,
+  stillness,
   table,
 } from '../../bench/net/figures.mjs';
 
@@ -24,6 +25,13 @@ test('the longest gap counts both ends', () => {
   assert.equal(longestGap(frames, 1000, 3000), 1250);
   assert.equal(longestGap(frames, 200, 900), 50);
   assert.equal(longestGap([], 1000, 3000), 2000);
+});
+
+test('stillness adds up what is longer than a blink', () => {
+  const frames = [...steady(0, 1000, 360), [1700, 360], [1900, 360], [2300, 360]];
+  assert.equal(stillness(frames, 0, 2300), 750 + 400);
+  assert.equal(stillness(frames, 0, 5000), 750 + 400 + 2700);
+  assert.equal(stillness([], 1000, 3000), 2000);
 });
 
 test('heights weigh by time, and changes are counted', () => {
@@ -85,6 +93,7 @@ test('figures are of the window between the marks', () => {
     kbps: 1000,
   });
   const expected = {
+    still_ms: 0,
     frozen_ms: 400,
     freezes: 1,
     longest_gap_ms: 50,
