@@ -3,6 +3,8 @@
 //! Owns the list of extensions this worker knows, which of them it passes on, and the translation of the
 //! numbers each leg negotiated (RFC 8285 section 6: one number means one thing within a bundle).
 
+use super::packet::Header;
+
 /// A known extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -110,6 +112,52 @@ impl Incoming {
     }
 }
 
+/// Elements of one packet that are passed on.
+const PASSED: usize = 8;
+
+/// The elements of a packet that subscribers may get, found once for all of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Passed {
+    /// Meaning, start and length in the packet.
+    elements: [(Extension, u16, u8); PASSED],
+    count: u8,
+}
+
+impl Passed {
+    /// Those of `packet`, whose sender numbers them as in `ids`; no more than a packet sensibly has.
+    pub(crate) fn find(header: &Header, packet: &[u8], ids: &Incoming) -> Passed {
+        let mut found = Passed {
+            elements: [(Extension::Mid, 0, 0); PASSED],
+            count: 0,
+        };
+        let mut all = header.extensions(packet);
+        while let Some((id, value)) = all.next() {
+            if let Some(kind) = ids.get(id).filter(|k| k.passes())
+                && let Some(slot) = found.elements.get_mut(usize::from(found.count))
+            {
+                *slot = (kind, (all.position() - value.len()) as u16, value.len() as u8);
+                found.count += 1;
+            }
+        }
+        found
+    }
+
+    /// Bytes that they take in a block of the short form.
+    pub(crate) fn size(&self) -> usize {
+        let found = self.elements.iter().take(usize::from(self.count));
+        found.map(|(_, _, len)| 1 + usize::from(*len)).sum()
+    }
+
+    /// Meaning and value, in the packet's order.
+    pub(crate) fn iter<'a>(&self, packet: &'a [u8]) -> impl Iterator<Item = (Extension, &'a [u8])> {
+        let found = self.elements.iter().take(usize::from(self.count)).copied();
+        found.filter_map(|(kind, start, len)| {
+            let start = usize::from(start);
+            Some((kind, packet.get(start..start + usize::from(len))?))
+        })
+    }
+}
+
 /// Meaning to number, for what goes out.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Outgoing {
@@ -130,7 +178,44 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packet::{ExtensionWriter, Rewrite, write_header};
     use super::*;
+
+    #[test]
+    fn what_passes_is_found_where_it_is() {
+        for two_byte in [false, true] {
+            let mut packet = Vec::new();
+            let head = Rewrite {
+                marker: false,
+                payload_type: 96,
+                sequence: 1,
+                timestamp: 2,
+                ssrc: 3,
+            };
+            write_header(&mut packet, &head);
+            let mut w = ExtensionWriter::new(&mut packet, two_byte);
+            w.push(4, b"mid");
+            w.push(1, &[20]);
+            w.push(5, &[9; 3]);
+            w.push(7, &[1, 2, 3, 4]);
+            w.finish();
+            packet.extend_from_slice(b"payload");
+            let mut ids = Incoming::default();
+            ids.set(4, Extension::Mid);
+            ids.set(1, Extension::AudioLevel);
+            ids.set(7, Extension::PlayoutDelay);
+            let header = Header::parse(&packet).unwrap();
+            let found = Passed::find(&header, &packet, &ids);
+            let got: Vec<_> = found.iter(&packet).collect();
+            assert_eq!(
+                got,
+                [
+                    (Extension::AudioLevel, &[20][..]),
+                    (Extension::PlayoutDelay, &[1, 2, 3, 4][..])
+                ]
+            );
+        }
+    }
 
     #[test]
     fn the_list_is_whole() {

@@ -2,14 +2,23 @@
 //!
 //! Owns every leg's media plane and every published track. Invariants: it is told, it never asks; no
 //! clock is read here (`now` comes in); a packet changes nothing before it is authenticated.
+//!
+//! A packet's way: [`Forwarder::rtp`] opens it in place, finds its track and layer, keeps its bytes in the
+//! layer's buffer and notes it as pending. At the end of a turn [`Forwarder::deliver`] goes through the
+//! subscriptions of each track that got something and writes all its pending packets for one subscriber,
+//! one after the other, into the send batch: so a subscriber's state and key are fetched once per turn, and
+//! a frame's packets to one destination are neighbours, which segmented sends need.
 
 pub(crate) mod buffer;
 pub(crate) mod codec;
+mod deliver;
 pub(crate) mod drops;
 pub(crate) mod extension;
 mod handover;
+pub(crate) mod history;
 pub(crate) mod layers;
 pub(crate) mod levels;
+pub(crate) mod outgoing;
 pub(crate) mod packet;
 pub(crate) mod peer;
 pub(crate) mod receive;
@@ -18,6 +27,7 @@ pub(crate) mod rtcp;
 pub(crate) mod seqmap;
 pub(crate) mod srtp;
 pub(crate) mod subscription;
+pub(crate) mod timers;
 pub(crate) mod svc;
 pub(crate) mod track;
 pub(crate) mod twcc;
@@ -26,17 +36,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use self::codec::Vp8;
+use self::deliver::Cursor;
 use self::drops::{Drop, DropCounters};
-use self::extension::Extension;
+use self::extension::{Extension, Passed};
 use self::packet::Header;
 use self::peer::{Peer, Source};
+use self::reports::Job;
 use self::srtp::{Srtp, SrtpError};
-use self::subscription::{Arrived, Binding, Subscription};
-use self::track::{Track, TrackSpec};
-use crate::net::{Route, SendBatch};
+use self::subscription::{Binding, Padding, Subscription};
+use self::timers::Timers;
+use self::track::{Pending, Track, TrackSpec};
+use crate::net::Route;
 use crate::session::api::{Quality, SessionId, TrackSid};
 
 /// Packets that make feedback due at once.
@@ -47,7 +58,7 @@ const TWCC_BURST: usize = 100;
 pub(crate) struct LegKey(pub(crate) usize);
 
 /// A track, by its place in the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TrackKey(usize);
 
 /// Publisher's payload type to the subscriber's, and to its RTX.
@@ -70,8 +81,13 @@ pub(crate) struct Forwarder {
     by_sid: HashMap<TrackSid, TrackKey>,
     drops: Arc<DropCounters>,
     scratch: Vec<u8>,
+    /// Tracks with pending packets, each once.
+    fresh: Vec<TrackKey>,
+    /// How far they were delivered.
+    cursor: Cursor,
+    timers: Timers<Job>,
+    start: Instant,
     next_tick: Instant,
-    next_levels: Instant,
 }
 
 impl Forwarder {
@@ -82,8 +98,11 @@ impl Forwarder {
             by_sid: HashMap::new(),
             drops,
             scratch: Vec::with_capacity(2048),
+            fresh: Vec::new(),
+            cursor: Cursor::default(),
+            timers: Timers::default(),
+            start: now,
             next_tick: now,
-            next_levels: now,
         }
     }
 
@@ -137,14 +156,19 @@ impl Forwarder {
 
     pub(crate) fn set_keys(&mut self, leg: LegKey, srtp: Srtp) {
         if let Some(p) = self.peer(leg) {
-            p.srtp = Some(srtp);
+            p.rekey(srtp);
         }
-        for track in self.tracks.iter_mut().flatten() {
+        for at in 0..self.tracks.len() {
+            let Some(Some(track)) = self.tracks.get_mut(at) else {
+                continue;
+            };
             let mut subscriptions = track.subscriptions.iter_mut().flatten();
             if let Some(s) = subscriptions.find(|s| s.binding.leg == leg) {
                 s.ready = true;
+                s.rekeyed();
                 s.restart();
                 track.renew_requests();
+                self.look_soon(TrackKey(at));
             }
         }
     }
@@ -176,6 +200,7 @@ impl Forwarder {
                 // Other layers or another connection: the subscriptions stay, what came in doesn't.
                 let mut fresh = Track::new(spec);
                 fresh.muted = track.muted;
+                fresh.due = track.due;
                 fresh.subscriptions = std::mem::take(&mut track.subscriptions);
                 for s in fresh.subscriptions.iter_mut().flatten() {
                     s.restart();
@@ -209,6 +234,8 @@ impl Forwarder {
                 }
             }
         }
+        self.look_soon(key);
+        self.report_soon(leg);
     }
 
     /// Removes a track and its subscriptions.
@@ -216,11 +243,15 @@ impl Forwarder {
         let Some(key) = self.by_sid.remove(sid) else {
             return;
         };
-        let track = self.tracks.get_mut(key.0).and_then(Option::take);
-        for peer in self.peers.iter_mut().flatten() {
-            peer.sending.retain(|_, (t, _)| *t != key);
+        let Some(track) = self.tracks.get_mut(key.0).and_then(Option::take) else {
+            return;
+        };
+        for old in track.subscriptions.iter().flatten() {
+            if let Some(peer) = self.peer(old.binding.leg) {
+                peer.end(old);
+            }
         }
-        if let Some(peer) = track.and_then(|t| self.peer(t.spec.leg)) {
+        if let Some(peer) = self.peer(track.spec.leg) {
             peer.forget(key);
         }
     }
@@ -231,19 +262,19 @@ impl Forwarder {
             return false;
         };
         self.unbind(sid, binding.session);
-        let (leg, ssrc, rtx) = (binding.leg, binding.ssrc, binding.rtx_ssrc);
-        let ready = self.peer(leg).is_some_and(|p| p.srtp.is_some());
-        let Some(track) = self.track(key) else {
+        let Some(Some(track)) = self.tracks.get_mut(key.0) else {
             return false;
         };
+        let leg = binding.leg;
         let mut subscription = Subscription::new(binding, track.video(), seed);
-        subscription.ready = ready;
-        let at = track.attach(subscription);
-        track.renew_requests();
-        if let Some(peer) = self.peer(leg) {
-            peer.sending.insert(ssrc, (key, at));
-            peer.sending.insert(rtx, (key, at));
+        let place = (key, track.vacancy());
+        if let Some(Some(peer)) = self.peers.get_mut(leg.0) {
+            subscription.ready = peer.srtp.is_some();
+            peer.begin(&mut subscription, place);
         }
+        track.attach(subscription);
+        track.renew_requests();
+        self.look_soon(key);
         true
     }
 
@@ -257,8 +288,7 @@ impl Forwarder {
         if let Some(old) = old
             && let Some(peer) = self.peer(old.binding.leg)
         {
-            peer.sending.remove(&old.binding.ssrc);
-            peer.sending.remove(&old.binding.rtx_ssrc);
+            peer.end(&old);
         }
     }
 
@@ -280,49 +310,51 @@ impl Forwarder {
     }
 
     pub(crate) fn set_layer(&mut self, sid: &TrackSid, session: SessionId, quality: Option<Quality>) {
-        let Some(track) = self.track_by_sid(sid) else {
+        let Some(key) = self.by_sid.get(sid).copied() else {
             return;
         };
+        let Some(track) = self.track(key) else { return };
         let Some(at) = track.position(session) else { return };
         if let Some(Some(s)) = track.subscriptions.get_mut(at) {
             s.binding.wanted = quality;
         }
         track.renew_requests();
+        self.look_soon(key);
     }
 
     pub(crate) fn mute(&mut self, sid: &TrackSid, muted: bool) {
-        let Some(track) = self.track_by_sid(sid) else {
+        let Some(key) = self.by_sid.get(sid).copied() else {
             return;
         };
+        let Some(track) = self.track(key) else { return };
         if track.muted != muted {
             track.muted = muted;
             for s in track.subscriptions.iter_mut().flatten() {
                 s.restart();
             }
             track.renew_requests();
+            self.look_soon(key);
         }
     }
 
     pub(crate) fn key_frame(&mut self, sid: &TrackSid) {
-        if let Some(track) = self.track_by_sid(sid) {
+        let Some(key) = self.by_sid.get(sid).copied() else {
+            return;
+        };
+        if let Some(track) = self.track(key) {
             track.want_key_frames();
+            self.look_soon(key);
         }
     }
 
-    /// One RTP datagram of a leg.
-    pub(crate) fn rtp(&mut self, leg: LegKey, datagram: &[u8], now: Instant, batch: &mut SendBatch) {
-        if let Err(reason) = self.try_rtp(leg, datagram, now, batch) {
+    /// One RTP datagram of a leg, opened in place. Subscribers get it by [`Self::deliver`].
+    pub(crate) fn rtp(&mut self, leg: LegKey, datagram: &mut [u8], now: Instant) {
+        if let Err(reason) = self.try_rtp(leg, datagram, now) {
             self.drops.count(reason);
         }
     }
 
-    fn try_rtp(
-        &mut self,
-        leg: LegKey,
-        datagram: &[u8],
-        now: Instant,
-        batch: &mut SendBatch,
-    ) -> Result<(), Drop> {
+    fn try_rtp(&mut self, leg: LegKey, datagram: &mut [u8], now: Instant) -> Result<(), Drop> {
         let header = Header::parse(datagram).ok_or(Drop::BadRtp)?;
         let peer = self
             .peers
@@ -330,10 +362,11 @@ impl Forwarder {
             .and_then(Option::as_mut)
             .ok_or(Drop::UnknownPeer)?;
         let srtp = peer.srtp.as_mut().ok_or(Drop::NoKeys)?;
-        let clear = srtp.open_rtp(datagram, &header).map_err(reason_of)?;
+        let len = srtp.open_rtp(datagram, &header).map_err(reason_of)?;
+        let clear = datagram.get(..len).ok_or(Drop::BadRtp)?;
 
         let (mut mid, mut rid, mut repaired, mut level) = (None, None, None, None);
-        for (id, value) in header.extensions(&clear) {
+        for (id, value) in header.extensions(clear) {
             match peer.extensions.get(id) {
                 Some(Extension::Mid) => mid = Some(value),
                 Some(Extension::Rid) => rid = Some(value),
@@ -348,12 +381,16 @@ impl Forwarder {
                         } else {
                             now + reports::TWCC_INTERVAL
                         };
-                        peer.next_twcc = Some(peer.next_twcc.map_or(soon, |at| at.min(soon)));
+                        if peer.next_twcc.is_none_or(|at| soon < at) {
+                            peer.next_twcc = Some(soon);
+                            self.timers.set(soon, Job::Feedback(leg));
+                        }
                     }
                 }
                 _ => {}
             }
         }
+        let extensions = Arc::clone(&peer.extensions);
         let source = match peer.sources.get(&header.ssrc) {
             Some(source) => *source,
             None => {
@@ -361,13 +398,14 @@ impl Forwarder {
                 if !peer.learn(header.ssrc, source) {
                     return Err(Drop::TooManySources);
                 }
+                self.report_soon(leg);
                 source
             }
         };
         match source {
             Source::Media { track, layer } => {
-                let packet = clear.freeze();
-                self.media(track, layer, &packet, &header, level, false, now, batch)
+                let passed = Passed::find(&header, clear, &extensions);
+                self.media(track, layer, clear, &header, passed, level, false, now)
             }
             Source::Repair { track, layer } => {
                 let entry = self
@@ -375,11 +413,20 @@ impl Forwarder {
                     .get(track.0)
                     .and_then(Option::as_ref)
                     .ok_or(Drop::UnknownSource)?;
-                let Some(original) = unwrap_repair(entry, layer, &header, &clear)? else {
-                    return Ok(());
+                let mut original = std::mem::take(&mut self.scratch);
+                let done = match unwrap_repair(entry, layer, &header, clear, &mut original) {
+                    Ok(true) => match Header::parse(&original) {
+                        Some(header) => {
+                            let passed = Passed::find(&header, &original, &extensions);
+                            self.media(track, layer, &original, &header, passed, None, true, now)
+                        }
+                        None => Err(Drop::BadRepair),
+                    },
+                    Ok(false) => Ok(()),
+                    Err(reason) => Err(reason),
                 };
-                let header = Header::parse(&original).ok_or(Drop::BadRepair)?;
-                self.media(track, layer, &original, &header, None, true, now, batch)
+                self.scratch = original;
+                done
             }
         }
     }
@@ -392,12 +439,12 @@ impl Forwarder {
         &mut self,
         key: TrackKey,
         layer: usize,
-        packet: &Bytes,
+        packet: &[u8],
         header: &Header,
+        passed: Passed,
         level: Option<u8>,
         repaired: bool,
         now: Instant,
-        batch: &mut SendBatch,
     ) -> Result<(), Drop> {
         let track = self
             .tracks
@@ -414,50 +461,44 @@ impl Forwarder {
             .receiver
             .packet(header.sequence, header.timestamp, payload.len(), repaired, now);
         state.last_packet = Some(now);
-        if track.muted {
-            return Ok(());
-        }
-        if let Some(level) = level {
-            track.levels.note(level);
-        }
-        if !payload.is_empty() {
-            state.buffer.insert(arrival.sequence, packet.clone());
-        }
-        let vp8 = if codec == codec::Codec::Vp8 {
-            Vp8::parse(payload)
-        } else {
-            None
-        };
-        let starts = match codec {
-            codec::Codec::Vp8 => vp8.is_some_and(|d| d.key_frame),
-            _ => codec.starts_key_frame(payload),
-        };
-        let Some(publisher) = self.peers.get(track.spec.leg.0).and_then(Option::as_ref) else {
-            return Err(Drop::UnknownPeer);
-        };
-        // Shared, not copied: subscribers are other peers of the same table.
-        let extensions = Arc::clone(&publisher.extensions);
-        let incoming = Arrived {
-            bytes: packet,
-            header,
-            payload,
-            extensions: &extensions,
-            codec,
-            vp8,
-            layer,
-            sequence: arrival.sequence,
-            newest: arrival.newest,
-            starts,
-            now,
-        };
-        let layers = &track.layers;
-        let clocks = |i: usize| layers.get(i).and_then(|l| l.receiver.clock);
-        for subscription in track.subscriptions.iter_mut().flatten() {
-            if subscription.forward(&incoming, &clocks, &mut self.scratch)
-                && let Some(Some(peer)) = self.peers.get_mut(subscription.binding.leg.0)
-            {
-                peer.send_rtp(&self.scratch, batch);
+        let missing = state.receiver.has_missing();
+        if !track.muted {
+            if let Some(level) = level {
+                track.levels.note(level, header.timestamp);
             }
+            if !payload.is_empty() {
+                state.buffer.insert(arrival.sequence, packet, now);
+            }
+            let vp8 = if codec == codec::Codec::Vp8 {
+                Vp8::parse(payload)
+            } else {
+                None
+            };
+            let starts = match codec {
+                codec::Codec::Vp8 => vp8.is_some_and(|d| d.key_frame),
+                _ => codec.starts_key_frame(payload),
+            };
+            if track.pending.is_empty() {
+                self.fresh.push(key);
+            }
+            track.pending.push(Pending {
+                header: *header,
+                passed,
+                codec,
+                vp8,
+                layer,
+                sequence: arrival.sequence,
+                payload_len: payload.len(),
+                newest: arrival.newest,
+                starts,
+                padding: Padding::default(),
+                now,
+            });
+        }
+        if missing {
+            self.look_at(key, now + reports::REORDER);
+        } else if track.due.is_none() {
+            self.look_soon(key);
         }
         Ok(())
     }
@@ -520,8 +561,14 @@ fn resolve(
     })
 }
 
-/// The packet that an RTX packet carries (RFC 4588 section 4); `None` for padding alone.
-fn unwrap_repair(track: &Track, layer: usize, header: &Header, clear: &[u8]) -> Result<Option<Bytes>, Drop> {
+/// Writes the packet that an RTX packet carries (RFC 4588 section 4); `false` for padding alone.
+fn unwrap_repair(
+    track: &Track,
+    layer: usize,
+    header: &Header,
+    clear: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<bool, Drop> {
     let repaired = track
         .spec
         .repairs
@@ -530,14 +577,14 @@ fn unwrap_repair(track: &Track, layer: usize, header: &Header, clear: &[u8]) -> 
     let (_, payload_type) = repaired.ok_or(Drop::UnknownPayload)?;
     let payload = header.payload(clear).ok_or(Drop::BadRtp)?;
     let [hi, lo, payload @ ..] = payload else {
-        return Ok(None);
+        return Ok(false);
     };
     let ssrc = track
         .layers
         .get(layer)
         .and_then(|l| l.ssrc)
         .ok_or(Drop::BadRepair)?;
-    let mut out = Vec::with_capacity(clear.len());
+    out.clear();
     out.extend_from_slice(clear.get(..header.header_len).ok_or(Drop::BadRtp)?);
     if let Some([b0, b1, s0, s1, _, _, _, _, ssrc_bytes @ ..]) = out.get_mut(..12) {
         *b0 &= !0x20; // the padding is cut here
@@ -546,5 +593,5 @@ fn unwrap_repair(track: &Track, layer: usize, header: &Header, clear: &[u8]) -> 
         ssrc_bytes.copy_from_slice(&ssrc.to_be_bytes());
     }
     out.extend_from_slice(payload);
-    Ok(Some(Bytes::from(out)))
+    Ok(true)
 }

@@ -85,7 +85,11 @@ impl Header {
             p if p & 0xFFF0 == TWO_BYTE_PROFILE => Form::TwoByte,
             _ => Form::Unknown,
         };
-        Extensions { block, form }
+        Extensions {
+            block,
+            form,
+            end: self.extension_end,
+        }
     }
 }
 
@@ -101,6 +105,14 @@ enum Form {
 pub(crate) struct Extensions<'a> {
     block: &'a [u8],
     form: Form,
+    end: usize,
+}
+
+impl Extensions<'_> {
+    /// Where the element that came last ends in the packet.
+    pub(crate) fn position(&self) -> usize {
+        self.end - self.block.len()
+    }
 }
 
 impl<'a> Iterator for Extensions<'a> {
@@ -144,7 +156,7 @@ pub(crate) struct Rewrite {
     pub(crate) ssrc: u32,
 }
 
-/// Writes a fixed header into `out`, which must be empty; no CSRC, no padding.
+/// Appends a fixed header to `out`; no CSRC, no padding.
 pub(crate) fn write_header(out: &mut Vec<u8>, head: &Rewrite) {
     out.push(0x80);
     out.push(u8::from(head.marker) << 7 | (head.payload_type & 0x7F));
@@ -153,7 +165,7 @@ pub(crate) fn write_header(out: &mut Vec<u8>, head: &Rewrite) {
     out.extend_from_slice(&head.ssrc.to_be_bytes());
 }
 
-/// Appends an RFC 8285 block after a header made by [`write_header`] and sets its X bit.
+/// Appends an RFC 8285 block right after a header made by [`write_header`] and sets its X bit.
 #[derive(Debug)]
 pub(crate) struct ExtensionWriter<'a> {
     out: &'a mut Vec<u8>,
@@ -185,6 +197,13 @@ impl<'a> ExtensionWriter<'a> {
         } else if (1..=14).contains(&id) && (1..=16).contains(&value.len()) {
             self.out.push(id << 4 | (value.len() as u8 - 1));
             self.out.extend_from_slice(value);
+        }
+    }
+
+    /// Adds padding between elements, where there are any.
+    pub(crate) fn fill(&mut self, bytes: usize) {
+        if self.out.len() > self.start + 4 {
+            self.out.resize(self.out.len() + bytes, 0);
         }
     }
 

@@ -1,7 +1,8 @@
 //! One leg as forwarding sees it: keys, a route, and tables of who is who.
 //!
 //! Owns the SSRC and MID tables. Invariants: an SSRC enters a table only from an authenticated packet or
-//! a description; tables are bounded.
+//! a description; tables of what the peer says are bounded; an SSRC that is used again goes on with its
+//! numbers, as long as the key is the same.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::TrackKey;
 use super::extension::Incoming;
+use super::outgoing::{Departure, Outgoing};
 use super::srtp::Srtp;
+use super::subscription::{Dressed, Subscription};
 use super::twcc::Recorder;
 use crate::net::{Route, SendBatch};
 
@@ -37,11 +40,14 @@ pub(crate) enum Source {
 pub(crate) struct Peer {
     pub(crate) route: Option<Route>,
     pub(crate) srtp: Option<Srtp>,
+    pub(crate) outgoing: Outgoing,
     pub(crate) extensions: Arc<Incoming>,
     pub(crate) sources: HashMap<u32, Source>,
     pub(crate) mids: HashMap<String, TrackKey>,
     /// Ours, media and RTX alike, to (track, place).
     pub(crate) sending: HashMap<u32, (TrackKey, usize)>,
+    /// Next numbers of SSRCs of ours that no subscription uses any more.
+    spent: HashMap<u32, u64>,
     pub(crate) twcc: Option<Recorder>,
     pub(crate) next_twcc: Option<Instant>,
     /// The SSRC our feedback comes from.
@@ -55,10 +61,12 @@ impl Peer {
         Peer {
             route: None,
             srtp: None,
+            outgoing: Outgoing::default(),
             extensions: Arc::default(),
             sources: HashMap::new(),
             mids: HashMap::new(),
             sending: HashMap::new(),
+            spent: HashMap::new(),
             twcc: None,
             next_twcc: None,
             feedback_ssrc,
@@ -93,16 +101,66 @@ impl Peer {
         self.mids.retain(|_, t| *t != track);
     }
 
-    /// Seals and queues RTP. The header is parsed from what is about to leave.
-    pub(crate) fn send_rtp(&mut self, packet: &[u8], batch: &mut SendBatch) {
-        let (Some(route), Some(srtp)) = (self.route, self.srtp.as_mut()) else {
-            return;
-        };
-        if let Some(header) = super::packet::Header::parse(packet)
-            && let Ok(sealed) = srtp.seal_rtp(packet, &header)
-        {
-            batch.push(route, sealed);
+    /// Takes new keys. Their counters begin anew.
+    pub(crate) fn rekey(&mut self, srtp: Srtp) {
+        self.srtp = Some(srtp);
+        self.spent.clear();
+    }
+
+    /// A subscription begins: its SSRCs may have been used before.
+    pub(crate) fn begin(&mut self, subscription: &mut Subscription, place: (TrackKey, usize)) {
+        let (ssrc, rtx) = (subscription.binding.ssrc, subscription.binding.rtx_ssrc);
+        subscription.follow(self.spent.remove(&ssrc), self.spent.remove(&rtx));
+        self.sending.insert(ssrc, place);
+        self.sending.insert(rtx, place);
+    }
+
+    /// A subscription is over.
+    pub(crate) fn end(&mut self, subscription: &Subscription) {
+        let (ssrc, rtx) = (subscription.binding.ssrc, subscription.binding.rtx_ssrc);
+        self.sending.remove(&ssrc);
+        self.sending.remove(&rtx);
+        // Without keys nothing was sealed yet.
+        if self.srtp.is_some() {
+            let (media_next, rtx_next) = subscription.spent();
+            self.spent.insert(ssrc, media_next);
+            self.spent.insert(rtx, rtx_next);
         }
+    }
+
+    /// Seals and queues the packet that was appended to the batch since `start`; takes it back where that
+    /// can't be.
+    pub(crate) fn seal(
+        &mut self,
+        batch: &mut SendBatch,
+        start: usize,
+        dressed: &Dressed,
+        repair: bool,
+        now: Instant,
+    ) {
+        let sealed = match (self.route, self.srtp.as_mut()) {
+            (Some(route), Some(srtp)) => srtp
+                .seal_rtp(
+                    batch.buffer(),
+                    start,
+                    dressed.header_len,
+                    dressed.ssrc,
+                    dressed.index,
+                )
+                .is_ok()
+                .then_some(route),
+            _ => None,
+        };
+        let Some(route) = sealed else {
+            return batch.abort(start);
+        };
+        self.outgoing.left(Departure {
+            number: dressed.number,
+            size: batch.begin() - start,
+            repair,
+            at: now,
+        });
+        batch.commit(route, start);
     }
 
     /// Seals and queues RTCP.
@@ -110,8 +168,12 @@ impl Peer {
         let (Some(route), Some(srtp)) = (self.route, self.srtp.as_mut()) else {
             return;
         };
-        if let Ok(sealed) = srtp.seal_rtcp(packet) {
-            batch.push(route, sealed);
+        let start = batch.begin();
+        batch.buffer().extend_from_slice(packet);
+        if srtp.seal_rtcp(batch.buffer(), start).is_ok() {
+            batch.commit(route, start);
+        } else {
+            batch.abort(start);
         }
     }
 }

@@ -1,14 +1,15 @@
 //! What is said about the packets: RTCP in and out, and the timers behind it.
 //!
-//! Owns the schedule of reports, feedback and key-frame requests. Invariant: everything here is driven
-//! by [`Forwarder::tick`] and by RTCP that was authenticated.
+//! Owns the schedule of reports, feedback and key-frame requests. Invariants: everything here is driven
+//! by [`Forwarder::tick`] and by RTCP that was authenticated; a tick looks at nothing that isn't due, so
+//! that it costs nothing how many tracks and legs there are.
 
 use std::time::{Duration, Instant};
 
 use super::drops::Drop;
 use super::peer::Source;
 use super::rtcp::{self, Item, ReportBlock};
-use super::{Forwarder, LegKey, reason_of};
+use super::{Forwarder, LegKey, TrackKey, reason_of};
 use crate::net::SendBatch;
 use crate::session::api::{AudioLevel, MediaKind, SessionId, TrackStatistics};
 
@@ -18,12 +19,27 @@ const LEVELS: Duration = Duration::from_millis(100);
 /// Long enough to be cheap, short enough for the sender's estimator.
 pub(super) const TWCC_INTERVAL: Duration = Duration::from_millis(60);
 const REPORTS: Duration = Duration::from_secs(1);
+/// A missing packet isn't asked for before; it may only be late.
+pub(super) const REORDER: Duration = Duration::from_millis(5);
 /// Offered to a publisher that can't do transport-wide feedback, per video track.
 const REMB_BITRATE: u64 = 2_500_000;
 
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Job {
+    /// A track's levels, layers, key-frame requests and missing packets.
+    Track(TrackKey),
+    /// Transport-wide feedback to a publisher.
+    Feedback(LegKey),
+    /// Receiver reports to a publisher.
+    Report(LegKey),
+    /// A sender report to a subscriber.
+    Describe(TrackKey, usize),
+}
+
 impl Forwarder {
     /// One RTCP datagram of a leg.
-    pub(crate) fn rtcp(&mut self, leg: LegKey, datagram: &[u8], now: Instant, batch: &mut SendBatch) {
+    pub(crate) fn rtcp(&mut self, leg: LegKey, datagram: &mut [u8], now: Instant, batch: &mut SendBatch) {
         let opened = match self.peer(leg) {
             None => Err(Drop::UnknownPeer),
             Some(peer) => match &mut peer.srtp {
@@ -33,8 +49,8 @@ impl Forwarder {
         };
         match opened {
             Err(reason) => self.drops.count(reason),
-            Ok(clear) => {
-                for item in rtcp::parse(&clear) {
+            Ok(len) => {
+                for item in rtcp::parse(datagram.get(..len).unwrap_or_default()) {
                     self.rtcp_item(leg, item, now, batch);
                 }
             }
@@ -124,10 +140,14 @@ impl Forwarder {
             else {
                 continue;
             };
-            if s.repeat(&what, packet, &extensions, &codec_of, &mut self.scratch)
-                && let Some(Some(peer)) = self.peers.get_mut(leg.0)
-            {
-                peer.send_rtp(&self.scratch, batch);
+            let Some(Some(peer)) = self.peers.get_mut(leg.0) else {
+                return;
+            };
+            let start = batch.begin();
+            let number = peer.outgoing.number();
+            match s.repeat(&what, packet, &extensions, &codec_of, number, batch.buffer()) {
+                Some(dressed) => peer.seal(batch, start, &dressed, true, now),
+                None => batch.abort(start),
             }
         }
     }
@@ -160,44 +180,90 @@ impl Forwarder {
         }
     }
 
+    /// Looks at a track at the next tick.
+    pub(super) fn look_soon(&mut self, key: TrackKey) {
+        self.look_at(key, self.next_tick);
+    }
+
+    /// Looks at a track then, if not before.
+    pub(super) fn look_at(&mut self, key: TrackKey, at: Instant) {
+        if let Some(Some(track)) = self.tracks.get_mut(key.0)
+            && track.due.is_none_or(|due| at < due)
+        {
+            track.due = Some(at);
+            self.timers.set(at, Job::Track(key));
+        }
+    }
+
+    /// Begins to report to a publisher.
+    pub(super) fn report_soon(&mut self, leg: LegKey) {
+        let at = self.next_tick;
+        if let Some(peer) = self.peer(leg)
+            && peer.next_report.is_none()
+        {
+            peer.next_report = Some(at);
+            self.timers.set(at, Job::Report(leg));
+        }
+    }
+
+    /// The first of the moments after `now` at which every track's levels are told.
+    fn next_levels(&self, now: Instant) -> Instant {
+        let since = now.saturating_duration_since(self.start).as_nanos();
+        let periods = (since / LEVELS.as_nanos()) as u32 + 1;
+        self.start + LEVELS * periods
+    }
+
     /// Runs the timers. `wall_ntp` is the wall clock as NTP. Returns audio levels when they are due.
     pub(crate) fn tick(&mut self, wall_ntp: u64, now: Instant, batch: &mut SendBatch) -> Vec<AudioLevel> {
         if now < self.next_tick {
             return Vec::new();
         }
         self.next_tick = now + TICK;
-        let slow = now >= self.next_levels;
-        if slow {
-            self.next_levels = now + LEVELS;
-        }
         let mut levels = Vec::new();
-        for key in 0..self.tracks.len() {
-            let Some(Some(track)) = self.tracks.get_mut(key) else {
-                continue;
-            };
-            if slow {
-                track.renew_requests();
-                if let Some((level_dbov, active_ratio)) = track.levels.take()
-                    && !track.muted
-                {
-                    levels.push(AudioLevel {
-                        session: track.spec.session,
-                        sid: track.spec.sid.clone(),
-                        level_dbov,
-                        active_ratio,
-                    });
-                }
+        while let Some((at, job)) = self.timers.due(now) {
+            match job {
+                Job::Track(key) => levels.extend(self.look(key, at, now, batch)),
+                Job::Feedback(leg) => self.feedback(leg, at, batch),
+                Job::Report(leg) => self.report_to_publisher(leg, at, now, batch),
+                Job::Describe(key, place) => self.report_to_subscriber(key, place, at, wall_ntp, now, batch),
             }
-            self.send_key_frame_requests(key, now, batch);
-            self.ask_for_missing(key, now, batch);
-            if slow {
-                self.report_to_subscribers(key, wall_ntp, now, batch);
-            }
-        }
-        for leg in 0..self.peers.len() {
-            self.report_to_publisher(leg, now, batch);
         }
         levels
+    }
+
+    /// A track's turn; its level, if that is due and it was audible.
+    fn look(&mut self, key: TrackKey, at: Instant, now: Instant, batch: &mut SendBatch) -> Option<AudioLevel> {
+        let next_slow = self.next_levels(now);
+        let Some(Some(track)) = self.tracks.get_mut(key.0) else {
+            return None;
+        };
+        if track.due != Some(at) {
+            return None;
+        }
+        track.due = None;
+        let mut level = None;
+        if track.next_slow.is_none_or(|slow| now >= slow) {
+            track.next_slow = Some(next_slow);
+            track.renew_requests();
+            level = track.levels.take().filter(|_| !track.muted);
+        }
+        let level = level.map(|(level_dbov, active_ratio)| AudioLevel {
+            session: track.spec.session,
+            sid: track.spec.sid.clone(),
+            level_dbov,
+            active_ratio,
+        });
+        let active = track.is_active(now);
+        let next = track.next_slow;
+        let missing = track.layers.iter().any(|l| l.receiver.has_missing());
+        self.send_key_frame_requests(key.0, now, batch);
+        self.ask_for_missing(key.0, now, batch);
+        if missing {
+            self.look_at(key, self.next_tick);
+        } else if active && let Some(next) = next {
+            self.look_at(key, next);
+        }
+        level
     }
 
     fn ask_for_missing(&mut self, key: usize, now: Instant, batch: &mut SendBatch) {
@@ -224,50 +290,79 @@ impl Forwarder {
         }
     }
 
-    fn report_to_subscribers(&mut self, key: usize, wall_ntp: u64, now: Instant, batch: &mut SendBatch) {
-        let Some(Some(track)) = self.tracks.get_mut(key) else {
+    fn report_to_subscriber(
+        &mut self,
+        key: TrackKey,
+        place: usize,
+        at: Instant,
+        wall_ntp: u64,
+        now: Instant,
+        batch: &mut SendBatch,
+    ) {
+        let Some(Some(track)) = self.tracks.get_mut(key.0) else {
             return;
         };
         let rate = track.spec.codecs.first().map_or(90_000, |(_, c)| c.clock_rate());
-        let cname = format!("{:x}", track.spec.session.0);
-        for s in track.subscriptions.iter_mut().flatten() {
-            if s.current.is_none() || s.next_report.is_some_and(|at| now < at) {
-                continue;
-            }
-            let clock = s
-                .clock_layer()
-                .and_then(|l| track.layers.get(l))
-                .and_then(|l| l.receiver.clock);
-            let Some((ntp, rtp)) = s.sender_clock(clock, rate, wall_ntp, now) else {
-                continue;
-            };
-            s.next_report = Some(now + REPORTS);
-            self.scratch.clear();
-            let (packets, bytes) = (s.packets as u32, s.bytes as u32);
-            rtcp::sender_report(&mut self.scratch, s.binding.ssrc, ntp, rtp, packets, bytes);
-            rtcp::source_description(&mut self.scratch, s.binding.ssrc, &cname);
-            if let Some(Some(peer)) = self.peers.get_mut(s.binding.leg.0) {
-                peer.send_rtcp(&self.scratch, batch);
-            }
+        let Some(Some(s)) = track.subscriptions.get_mut(place) else {
+            return;
+        };
+        if s.next_report != Some(at) {
+            return;
+        }
+        // Begins again with the next packet.
+        s.next_report = None;
+        if s.current.is_none() {
+            return;
+        }
+        let clock = s
+            .clock_layer()
+            .and_then(|l| track.layers.get(l))
+            .and_then(|l| l.receiver.clock);
+        let Some((ntp, rtp)) = s.sender_clock(clock, rate, wall_ntp, now) else {
+            return;
+        };
+        let next = now + REPORTS;
+        s.next_report = Some(next);
+        self.timers.set(next, Job::Describe(key, place));
+        self.scratch.clear();
+        let (packets, bytes) = (s.packets as u32, s.bytes as u32);
+        rtcp::sender_report(&mut self.scratch, s.binding.ssrc, ntp, rtp, packets, bytes);
+        rtcp::source_description(&mut self.scratch, s.binding.ssrc, &track.cname);
+        if let Some(Some(peer)) = self.peers.get_mut(s.binding.leg.0) {
+            peer.send_rtcp(&self.scratch, batch);
         }
     }
 
-    fn report_to_publisher(&mut self, leg: usize, now: Instant, batch: &mut SendBatch) {
-        let Some(Some(peer)) = self.peers.get_mut(leg) else {
+    fn feedback(&mut self, leg: LegKey, at: Instant, batch: &mut SendBatch) {
+        let Some(Some(peer)) = self.peers.get_mut(leg.0) else {
             return;
         };
-        if peer.next_twcc.is_some_and(|at| now >= at) {
-            peer.next_twcc = None;
-            let media = peer.sources.keys().next().copied().unwrap_or(0);
-            let sender = peer.feedback_ssrc;
-            while let Some(packet) = peer.twcc.as_mut().and_then(|r| r.feedback(sender, media)) {
-                peer.send_rtcp(&packet, batch);
-            }
-        }
-        if peer.sources.is_empty() || peer.next_report.is_some_and(|at| now < at) {
+        if peer.next_twcc != Some(at) {
             return;
         }
-        peer.next_report = Some(now + REPORTS);
+        peer.next_twcc = None;
+        let media = peer.sources.keys().next().copied().unwrap_or(0);
+        let sender = peer.feedback_ssrc;
+        while let Some(packet) = peer.twcc.as_mut().and_then(|r| r.feedback(sender, media)) {
+            peer.send_rtcp(&packet, batch);
+        }
+    }
+
+    fn report_to_publisher(&mut self, leg: LegKey, at: Instant, now: Instant, batch: &mut SendBatch) {
+        let Some(Some(peer)) = self.peers.get_mut(leg.0) else {
+            return;
+        };
+        if peer.next_report != Some(at) {
+            return;
+        }
+        // Begins again with the next source.
+        peer.next_report = None;
+        if peer.sources.is_empty() {
+            return;
+        }
+        let next = now + REPORTS;
+        peer.next_report = Some(next);
+        self.timers.set(next, Job::Report(leg));
         let mut blocks: Vec<ReportBlock> = Vec::new();
         let mut videos = Vec::new();
         for (ssrc, source) in &peer.sources {
@@ -320,6 +415,9 @@ impl Forwarder {
                         .unwrap_or_default(),
                     nacks: sum(&|l| l.receiver.nacks),
                     plis: sum(&|l| l.plis),
+                    layer: track.highest_live(),
+                    gaps: 0,
+                    gap_time: Duration::ZERO,
                 });
             }
             if let Some(Some(s)) = track.position(session).and_then(|at| track.subscriptions.get(at)) {
@@ -332,6 +430,13 @@ impl Forwarder {
                     jitter: s.jitter,
                     nacks: s.nacks,
                     plis: s.plis,
+                    layer: s
+                        .current
+                        .filter(|_| track.video())
+                        .and_then(|at| track.layers.get(at))
+                        .map(|layer| layer.quality),
+                    gaps: 0,
+                    gap_time: Duration::ZERO,
                 });
             }
         }

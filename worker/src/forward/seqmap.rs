@@ -13,8 +13,8 @@ const MAX_RANGES: usize = 128;
 struct Range {
     /// First input number under this offset.
     start: u64,
-    /// Added to an input number; two's complement.
-    offset: u64,
+    /// Added to an input number; two's complement. `None`: nothing of it leaves.
+    offset: Option<u64>,
 }
 
 /// Extended input number to extended output number.
@@ -38,15 +38,50 @@ impl SequenceMap {
         }
     }
 
+    /// The number of the next packet to leave; none that left is as high.
+    pub(crate) fn next_out(&self) -> u64 {
+        self.next_out
+    }
+
     /// The source changes: its packet `start` is the next to leave. What is older than it is dropped.
     pub(crate) fn switch(&mut self, start: u64) {
         self.ranges.clear();
         self.dropped.clear();
         self.ranges.push_back(Range {
             start,
-            offset: self.next_out.wrapping_sub(start),
+            offset: Some(self.next_out.wrapping_sub(start)),
         });
         self.highest_in = None;
+    }
+
+    /// Nothing that is newer than what left so far is forwarded, until [`Self::resume`].
+    pub(crate) fn pause(&mut self) {
+        match (self.highest_in, self.ranges.back_mut()) {
+            (_, Some(Range { offset: None, .. }) | None) => {}
+            // What is missing just before gets no number either: it would be that of the next to leave.
+            (Some(highest), _) => self.push(Range {
+                start: highest + 1,
+                offset: None,
+            }),
+            (None, Some(last)) => last.offset = None,
+        }
+    }
+
+    /// After a pause: input `sequence`, which is newer than any before, is the next to leave.
+    pub(crate) fn resume(&mut self, sequence: u64) {
+        if matches!(self.ranges.back(), Some(Range { offset: None, .. })) {
+            self.push(Range {
+                start: sequence,
+                offset: Some(self.next_out.wrapping_sub(sequence)),
+            });
+        }
+    }
+
+    fn push(&mut self, range: Range) {
+        self.ranges.push_back(range);
+        while self.ranges.len() > MAX_RANGES {
+            self.ranges.pop_front();
+        }
     }
 
     /// The output number of input `sequence`; `None` before the first switch or too late.
@@ -55,7 +90,7 @@ impl SequenceMap {
         if self.dropped.contains(&sequence) {
             return None;
         }
-        let out = sequence.wrapping_add(range.offset);
+        let out = sequence.wrapping_add(range.offset?);
         if self.highest_in.is_none_or(|h| sequence > h) {
             self.highest_in = Some(sequence);
             self.next_out = out.wrapping_add(1);
@@ -66,22 +101,23 @@ impl SequenceMap {
     /// Input `sequence` isn't forwarded. If it is the newest, the gap closes and `true` is returned;
     /// otherwise its number was already left open and the receiver sees a loss.
     pub(crate) fn drop_packet(&mut self, sequence: u64) -> bool {
-        let Some(last) = self.ranges.back().copied() else {
+        let Some(Range {
+            start,
+            offset: Some(offset),
+        }) = self.ranges.back().copied()
+        else {
             return false;
         };
-        if self.highest_in.is_some_and(|h| sequence <= h) || sequence < last.start {
+        if self.highest_in.is_some_and(|h| sequence <= h) || sequence < start {
             return false;
         }
         self.highest_in = Some(sequence);
-        self.next_out = sequence.wrapping_add(last.offset);
-        self.ranges.push_back(Range {
+        self.next_out = sequence.wrapping_add(offset);
+        self.push(Range {
             start: sequence + 1,
-            offset: last.offset.wrapping_sub(1),
+            offset: Some(offset.wrapping_sub(1)),
         });
         self.dropped.push_back(sequence);
-        while self.ranges.len() > MAX_RANGES {
-            self.ranges.pop_front();
-        }
         while self.dropped.len() > MAX_RANGES {
             self.dropped.pop_front();
         }
@@ -121,11 +157,44 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_leaves_no_hole() {
+        let mut m = SequenceMap::new(10);
+        m.switch(100);
+        assert_eq!(m.map(100), Some(10));
+        assert_eq!(m.map(102), Some(12));
+        m.pause();
+        m.pause();
+        assert_eq!(m.map(105), None);
+        assert!(!m.drop_packet(106));
+        assert_eq!(m.map(101), Some(11), "a number left open before is still good");
+        m.resume(200);
+        assert_eq!(m.map(200), Some(13));
+        assert_eq!(m.map(202), Some(15));
+        for late in [103, 150, 199] {
+            assert_eq!(m.map(late), None, "what was held back stays so");
+        }
+        assert_eq!(m.map(201), Some(14));
+        m.resume(300);
+        assert_eq!(m.map(203), Some(16), "nothing to resume from");
+        // Before anything left.
+        m.switch(1000);
+        m.pause();
+        m.resume(1004);
+        assert_eq!(m.map(1004), Some(17));
+        assert_eq!(m.map(1003), None);
+    }
+
+    #[test]
     fn no_number_leaves_twice() {
         let mut m = SequenceMap::new(0);
         m.switch(0);
         let mut seen = std::collections::HashSet::new();
         for i in 0..2000u64 {
+            if i % 50 == 20 {
+                m.pause();
+            } else if i % 50 == 30 {
+                m.resume(i);
+            }
             if i % 7 == 3 {
                 m.drop_packet(i);
             } else if let Some(o) = m.map(i) {

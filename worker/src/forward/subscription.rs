@@ -3,14 +3,14 @@
 //! Owns the rewriting: sequence numbers, timestamps, payload types, header extensions and VP8 numbers
 //! run on as one stream whatever layer feeds it. Invariants: the layer changes only at the first packet
 //! of a key frame that is the newest of its layer; a packet sent again without RTX is byte for byte the
-//! one sent before, since it is sealed under the same nonce.
+//! one sent before, since it is sealed under the same nonce; numbers only rise, over the whole life of a
+//! key ([`Subscription::spent`]).
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::codec::{Codec, Vp8, Vp8Munger, Vp8Numbers};
-use super::extension::{Extension, Incoming, Outgoing};
+use super::extension::{Extension, Incoming, Outgoing, Passed};
+use super::history::{History, Sent};
 use super::packet::{ExtensionWriter, Header, Rewrite, write_header};
 use super::receive::SenderClock;
 use super::seqmap::SequenceMap;
@@ -37,7 +37,18 @@ pub(crate) struct Binding {
     pub(crate) extensions: Outgoing,
     /// Header blocks of the two-byte form are allowed (RFC 8285 section 4.1.2).
     pub(crate) mixed: bool,
+    /// Feedback by transport-wide numbers was agreed on: packets carry them.
+    pub(crate) wide: bool,
     pub(crate) wanted: Option<Quality>,
+}
+
+/// Bytes to add to a packet, so that it is as long as its neighbours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Padding {
+    /// In the block of header extensions.
+    pub(crate) block: u8,
+    /// Behind the payload.
+    pub(crate) payload: u8,
 }
 
 /// A packet as it came, parsed once for all subscribers.
@@ -46,25 +57,26 @@ pub(crate) struct Arrived<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) header: &'a Header,
     pub(crate) payload: &'a [u8],
-    pub(crate) extensions: &'a Incoming,
+    pub(crate) passed: &'a Passed,
     pub(crate) codec: Codec,
     pub(crate) vp8: Option<Vp8>,
     pub(crate) layer: usize,
     pub(crate) sequence: u64,
     pub(crate) newest: bool,
     pub(crate) starts: bool,
+    pub(crate) padding: Padding,
     pub(crate) now: Instant,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Sent {
-    out: u16,
-    sequence: u64,
-    layer: u8,
-    timestamp: u32,
-    numbers: Vp8Numbers,
-    resent: u8,
-    last: Instant,
+/// What is needed to seal a packet that was just written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dressed {
+    pub(crate) ssrc: u32,
+    /// Sequence number with the rollover counter before it.
+    pub(crate) index: u64,
+    pub(crate) header_len: usize,
+    /// The leg's transport-wide number, if the packet took it.
+    pub(crate) number: Option<u16>,
 }
 
 /// What to take from which layer's buffer, and how to dress it.
@@ -72,9 +84,11 @@ struct Sent {
 pub(crate) struct Resend {
     pub(crate) layer: usize,
     pub(crate) sequence: u64,
-    out: u16,
+    out: u64,
     timestamp: u32,
     numbers: Vp8Numbers,
+    wide: u16,
+    padding: Padding,
 }
 
 /// Per-subscriber state of one track.
@@ -93,8 +107,13 @@ pub(crate) struct Subscription {
     /// Layer of the last packet, whose clock relates to the offset.
     last_layer: Option<usize>,
     vp8: Vp8Munger,
-    history: Vec<Option<Sent>>,
-    rtx_sequence: u16,
+    history: History,
+    /// The moment that the history counts from.
+    epoch: Option<Instant>,
+    /// The next number over RTX.
+    rtx: u64,
+    /// What the rollover counter of the present key doesn't count.
+    before_key: u64,
     reports: [(u32, Option<Instant>); 4],
     pub(crate) next_report: Option<Instant>,
     pub(crate) packets: u64,
@@ -121,8 +140,10 @@ impl Subscription {
             last_at: None,
             last_layer: None,
             vp8: Vp8Munger::default(),
-            history: vec![None; history],
-            rtx_sequence: (seed >> 16) as u16 & 0x3FFF,
+            history: History::new(history),
+            epoch: None,
+            rtx: u64::from((seed >> 16) & 0x3FFF),
+            before_key: 0,
             reports: [(0, None); 4],
             next_report: None,
             packets: 0,
@@ -132,6 +153,25 @@ impl Subscription {
             lost: 0,
             jitter: Duration::ZERO,
         }
+    }
+
+    /// The next numbers, media and RTX: nothing below them may be sealed again under the same key.
+    pub(crate) fn spent(&self) -> (u64, u64) {
+        (self.map.next_out() - self.before_key, self.rtx)
+    }
+
+    /// Goes on after numbers that another subscription used.
+    pub(crate) fn follow(&mut self, media: Option<u64>, rtx: Option<u64>) {
+        if let Some(media) = media {
+            self.map = SequenceMap::new(media);
+        }
+        self.rtx = rtx.unwrap_or(self.rtx);
+    }
+
+    /// The leg has a new key: its rollover counters start at 0, whatever the numbers are.
+    pub(crate) fn rekeyed(&mut self) {
+        self.before_key = self.map.next_out() & !0xFFFF;
+        self.rtx &= 0xFFFF;
     }
 
     /// Waits for a key frame before anything is forwarded again.
@@ -144,35 +184,33 @@ impl Subscription {
         self.ready && self.target.is_some() && self.target != self.current
     }
 
-    /// Writes the packet as this subscriber gets it into `out` (cleared here). `false`: not for it.
-    /// `clocks` are the layers' sender clocks.
+    /// Appends the packet to `out` as this subscriber gets it; `None` and nothing appended: not for it.
+    /// `clocks` are the layers' sender clocks, `number` is the leg's next transport-wide one.
     pub(crate) fn forward(
         &mut self,
         p: &Arrived<'_>,
         clocks: &dyn Fn(usize) -> Option<SenderClock>,
+        number: u16,
         out: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Option<Dressed> {
         if !self.ready {
-            return false;
+            return None;
         }
         if Some(p.layer) == self.target && self.current != self.target && p.starts && p.newest {
             self.switch(p, clocks);
         }
         if self.current != Some(p.layer) {
-            return false;
+            return None;
         }
-        let Some((payload_type, _)) = self.binding.payloads.get(p.header.payload_type) else {
-            return false;
-        };
+        let (payload_type, _) = self.binding.payloads.get(p.header.payload_type)?;
         if p.payload.is_empty() {
             // Padding probes this worker's estimator, not the subscriber's.
             self.map.drop_packet(p.sequence);
-            return false;
+            return None;
         }
-        let Some(mapped) = self.map.map(p.sequence) else {
-            return false;
-        };
-        let sequence = mapped as u16;
+        let mapped = self.map.map(p.sequence)?;
+        // One from before the present key can't be sealed under its number any more.
+        let index = mapped.checked_sub(self.before_key)?;
         let timestamp = p.header.timestamp.wrapping_add(self.timestamp_offset);
         let numbers = p.vp8.map(|d| self.vp8.map(&d, p.newest)).unwrap_or_default();
         if p.newest {
@@ -180,36 +218,47 @@ impl Subscription {
             self.last_at = Some(p.now);
             self.last_layer = Some(p.layer);
         }
-        let at = usize::from(sequence) % self.history.len().max(1);
-        if let Some(slot) = self.history.get_mut(at) {
-            *slot = Some(Sent {
-                out: sequence,
-                sequence: p.sequence,
-                layer: p.layer as u8,
-                timestamp,
-                numbers,
-                resent: 0,
-                last: p.now,
-            });
-        }
-        out.clear();
+        let at = self.milliseconds(p.now);
+        self.history.insert(Sent {
+            sequence: p.sequence,
+            out: mapped as u32,
+            timestamp,
+            numbers,
+            at,
+            wide: number,
+            layer: p.layer as u8,
+            padding: p.padding,
+            resent: 0,
+        });
+        let start = out.len();
         let head = Rewrite {
             marker: p.header.marker,
             payload_type,
-            sequence,
+            sequence: mapped as u16,
             timestamp,
             ssrc: self.binding.ssrc,
         };
         write_header(out, &head);
-        self.write_extensions(p.header, p.bytes, p.extensions, out);
-        let start = out.len();
+        let numbered = self.write_extensions(p.bytes, p.passed, number, p.padding.block, out);
+        let payload_at = out.len();
         out.extend_from_slice(p.payload);
-        if let (Some(d), Some(payload)) = (p.vp8, out.get_mut(start..)) {
+        if let (Some(d), Some(payload)) = (p.vp8, out.get_mut(payload_at..)) {
             d.rewrite(payload, &numbers);
         }
+        pad(out, start, p.padding.payload);
         self.packets += 1;
         self.bytes += p.payload.len() as u64;
-        true
+        Some(Dressed {
+            ssrc: self.binding.ssrc,
+            index,
+            header_len: payload_at - start,
+            number: numbered.then_some(number),
+        })
+    }
+
+    fn milliseconds(&mut self, now: Instant) -> u32 {
+        let epoch = *self.epoch.get_or_insert(now);
+        now.saturating_duration_since(epoch).as_millis() as u32
     }
 
     fn switch(&mut self, p: &Arrived<'_>, clocks: &dyn Fn(usize) -> Option<SenderClock>) {
@@ -249,94 +298,125 @@ impl Subscription {
         self.current = Some(p.layer);
     }
 
-    fn write_extensions(&self, header: &Header, bytes: &[u8], ids: &Incoming, out: &mut Vec<u8>) {
-        let passed = || {
-            header.extensions(bytes).filter_map(|(id, value)| {
-                let kind = ids.get(id).filter(|k| k.passes())?;
-                Some((self.binding.extensions.get(kind)?, value))
-            })
-        };
-        let mid = self.binding.extensions.get(Extension::Mid);
+    /// Elements of constant length first. Whether `number` is among them.
+    fn write_extensions(
+        &self,
+        bytes: &[u8],
+        passed: &Passed,
+        number: u16,
+        filling: u8,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let ids = &self.binding.extensions;
+        let mid = ids.get(Extension::Mid);
+        let wide = ids.get(Extension::TransportCc).filter(|_| self.binding.wide);
         let long = |id: u8, len: usize| id > 14 || len > 16 || len == 0;
         let two_byte = self.binding.mixed
-            && (passed().any(|(id, v)| long(id, v.len()))
-                || mid.is_some_and(|id| long(id, self.binding.mid.len())));
+            && (passed
+                .iter(bytes)
+                .any(|(kind, v)| ids.get(kind).is_some_and(|id| long(id, v.len())))
+                || mid.is_some_and(|id| long(id, self.binding.mid.len()))
+                || wide.is_some_and(|id| long(id, 2)));
         let mut writer = ExtensionWriter::new(out, two_byte);
         if let Some(id) = mid {
             writer.push(id, self.binding.mid.as_bytes());
         }
-        for (id, value) in passed() {
-            writer.push(id, value);
+        if let Some(id) = wide {
+            writer.push(id, &number.to_be_bytes());
         }
+        for (kind, value) in passed.iter(bytes) {
+            if let Some(id) = ids.get(kind) {
+                writer.push(id, value);
+            }
+        }
+        writer.fill(usize::from(filling));
         writer.finish();
+        wide.is_some()
     }
 
     /// What a NACK for `out` asks for; `None` if it is unknown, was sent too often or just now.
     pub(crate) fn resend(&mut self, out: u16, rtt: Duration, now: Instant) -> Option<Resend> {
         self.nacks += 1;
-        let at = usize::from(out) % self.history.len().max(1);
-        let sent = self.history.get_mut(at)?.as_mut().filter(|s| s.out == out)?;
-        let hold = (rtt * 2).min(Duration::from_millis(100));
-        if sent.resent >= MAX_RESENDS || (sent.resent > 0 && now.saturating_duration_since(sent.last) < hold)
-        {
+        let at = self.milliseconds(now);
+        let next = self.map.next_out();
+        let before_key = self.before_key;
+        let sent = self.history.get(out)?;
+        let hold = (rtt * 2).min(Duration::from_millis(100)).as_millis() as u32;
+        if sent.resent >= MAX_RESENDS || (sent.resent > 0 && at.wrapping_sub(sent.at) < hold) {
+            return None;
+        }
+        // The record holds the low half of a number below the next.
+        let out = next.checked_sub(u64::from((next as u32).wrapping_sub(sent.out)))?;
+        if out < before_key {
             return None;
         }
         sent.resent += 1;
-        sent.last = now;
+        sent.at = at;
         Some(Resend {
             layer: usize::from(sent.layer),
             sequence: sent.sequence,
             out,
             timestamp: sent.timestamp,
             numbers: sent.numbers,
+            wide: sent.wide,
+            padding: sent.padding,
         })
     }
 
-    /// Dresses a buffered packet again, over RTX where it was negotiated (RFC 4588 section 4).
+    /// Appends a buffered packet once more, over RTX where it was negotiated (RFC 4588 section 4), else as
+    /// the bytes that it was. `number` as in [`Self::forward`].
     pub(crate) fn repeat(
         &mut self,
         what: &Resend,
-        packet: &Bytes,
+        packet: &[u8],
         ids: &Incoming,
         codec_of: &dyn Fn(u8) -> Option<Codec>,
+        number: u16,
         out: &mut Vec<u8>,
-    ) -> bool {
-        let Some(header) = Header::parse(packet) else {
-            return false;
-        };
-        let Some(payload) = header.payload(packet) else {
-            return false;
-        };
-        let Some((payload_type, rtx)) = self.binding.payloads.get(header.payload_type) else {
-            return false;
-        };
-        out.clear();
+    ) -> Option<Dressed> {
+        let header = Header::parse(packet)?;
+        let payload = header.payload(packet)?;
+        let (payload_type, rtx) = self.binding.payloads.get(header.payload_type)?;
+        let passed = Passed::find(&header, packet, ids);
+        let start = out.len();
         let mut head = Rewrite {
             marker: header.marker,
             payload_type,
-            sequence: what.out,
+            sequence: what.out as u16,
             timestamp: what.timestamp,
             ssrc: self.binding.ssrc,
         };
+        let mut index = what.out - self.before_key;
         if let Some(rtx) = rtx {
+            index = self.rtx;
+            self.rtx += 1;
             head.payload_type = rtx;
             head.ssrc = self.binding.rtx_ssrc;
-            head.sequence = self.rtx_sequence;
-            self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
+            head.sequence = index as u16;
         }
         write_header(out, &head);
-        self.write_extensions(&header, packet, ids, out);
+        let carried = if rtx.is_some() { number } else { what.wide };
+        // Only what is sealed under its old number must be the old bytes.
+        let padding = if rtx.is_some() { Padding::default() } else { what.padding };
+        let numbered = self.write_extensions(packet, &passed, carried, padding.block, out);
+        let header_len = out.len() - start;
         if rtx.is_some() {
-            out.extend_from_slice(&what.out.to_be_bytes());
+            out.extend_from_slice(&(what.out as u16).to_be_bytes());
         }
-        let start = out.len();
+        let payload_at = out.len();
         out.extend_from_slice(payload);
         if codec_of(header.payload_type) == Some(Codec::Vp8)
-            && let (Some(d), Some(payload)) = (Vp8::parse(payload), out.get_mut(start..))
+            && let (Some(d), Some(payload)) = (Vp8::parse(payload), out.get_mut(payload_at..))
         {
             d.rewrite(payload, &what.numbers);
         }
-        true
+        pad(out, start, padding.payload);
+        Some(Dressed {
+            ssrc: head.ssrc,
+            index,
+            header_len,
+            number: (numbered && rtx.is_some()).then_some(number),
+        })
     }
 
     /// The clock pair for a sender report: the publisher's own NTP time, so that sound and picture of one
@@ -381,6 +461,17 @@ impl Subscription {
     /// Layer whose clock stands behind what leaves now.
     pub(crate) fn clock_layer(&self) -> Option<usize> {
         self.last_layer
+    }
+}
+
+/// Puts padding behind the packet at `start` (RFC 3550 section 5.1).
+fn pad(out: &mut Vec<u8>, start: usize, padding: u8) {
+    if padding > 0 {
+        out.resize(out.len() + usize::from(padding) - 1, 0);
+        out.push(padding);
+        if let Some(first) = out.get_mut(start) {
+            *first |= 0x20;
+        }
     }
 }
 

@@ -1,4 +1,3 @@
-use super::super::extension::Incoming;
 use super::super::packet::{Header, Rewrite, write_header};
 use super::*;
 
@@ -16,6 +15,7 @@ fn binding(rtx: bool) -> Binding {
         },
         extensions,
         mixed: false,
+        wide: false,
         wanted: Some(Quality::High),
     }
 }
@@ -38,6 +38,11 @@ struct Feed {
     sub: Subscription,
     clocks: [Option<SenderClock>; 2],
     start: Instant,
+    ids: Incoming,
+    number: u16,
+    padding: Padding,
+    /// Of the last packet that left.
+    index: u64,
 }
 
 impl Feed {
@@ -48,6 +53,10 @@ impl Feed {
             sub,
             clocks: [None; 2],
             start: Instant::now(),
+            ids: Incoming::default(),
+            number: 0,
+            padding: Padding::default(),
+            index: 0,
         }
     }
 
@@ -65,23 +74,38 @@ impl Feed {
         bytes.extend_from_slice(payload);
         let header = Header::parse(&bytes).unwrap();
         let vp8 = Vp8::parse(payload);
-        let extensions = Incoming::default();
+        let passed = Passed::find(&header, &bytes, &self.ids);
         let clocks = self.clocks;
         let p = Arrived {
             bytes: &bytes,
             header: &header,
             payload,
-            extensions: &extensions,
+            passed: &passed,
             codec: Codec::Vp8,
             vp8,
             layer,
             sequence: u64::from(sequence),
             newest: true,
             starts: vp8.is_some_and(|d| d.key_frame),
+            padding: self.padding,
             now: self.start + Duration::from_millis(ms),
         };
-        let mut out = Vec::new();
-        self.sub.forward(&p, &|i| clocks[i], &mut out).then_some(out)
+        // What others wrote before it is theirs.
+        let mut out = b"before".to_vec();
+        let dressed = self.sub.forward(&p, &|i| clocks[i], self.number, &mut out);
+        assert_eq!(&out[..6], b"before");
+        let out = out.split_off(6);
+        let Some(dressed) = dressed else {
+            assert!(out.is_empty());
+            return None;
+        };
+        let h = Header::parse(&out).unwrap();
+        assert_eq!(
+            (dressed.ssrc, dressed.index as u16, dressed.header_len),
+            (h.ssrc, h.sequence, h.header_len)
+        );
+        self.index = dressed.index;
+        Some(out)
     }
 }
 
@@ -165,17 +189,16 @@ fn a_resend_is_the_same_packet_at_most_thrice_and_not_at_once() {
             },
         );
         original.extend_from_slice(&vp8(1, true));
-        let original = Bytes::from(original);
         let what = f.sub.resend(number, rtt, now).unwrap();
         assert_eq!((what.layer, what.sequence), (0, 1));
         let mut out = Vec::new();
-        assert!(f.sub.repeat(
-            &what,
-            &original,
-            &Incoming::default(),
-            &|_| Some(Codec::Vp8),
-            &mut out
-        ));
+        let codec_of = |_| Some(Codec::Vp8);
+        let ids = Incoming::default();
+        let dressed = f
+            .sub
+            .repeat(&what, &original, &ids, &codec_of, 9, &mut out)
+            .unwrap();
+        assert_eq!(dressed.header_len, head(&out).header_len);
         if rtx {
             let h = head(&out);
             assert_eq!((h.payload_type, h.ssrc), (103, 0xBBBB));
@@ -238,4 +261,67 @@ fn reports_carry_the_publishers_clock_and_close_round_trips() {
     let rtt = f.sub.round_trip((ntp >> 16) as u32, 65_536 / 4, back).unwrap();
     assert_eq!(rtt, Duration::from_millis(50));
     assert!(f.sub.round_trip(1, 0, back).is_none());
+}
+
+#[test]
+fn a_packet_without_rtx_leaves_again_with_its_old_number_and_padding() {
+    let mut f = Feed::new(false);
+    f.sub.binding.wide = true;
+    f.sub.binding.extensions.set(Extension::TransportCc, 5);
+    f.number = 500;
+    f.padding = Padding { block: 3, payload: 2 };
+    let sent = f.send(0, 1, 1000, &vp8(1, true), 0).unwrap();
+    let h = head(&sent);
+    let got: Vec<_> = h.extensions(&sent).collect();
+    assert_eq!(got, [(4, &b"7"[..]), (5, &500_u16.to_be_bytes()[..])]);
+    // MID 2, number 3, filling 3: two words and the block's own.
+    assert_eq!(h.header_len, 12 + 4 + 8);
+    assert_eq!(sent.len(), h.header_len + vp8(1, true).len() + 2);
+    assert_eq!(h.payload(&sent).unwrap().len(), vp8(1, true).len());
+    let what = f.sub.resend(h.sequence, Duration::ZERO, f.start).unwrap();
+    let mut original = Vec::new();
+    write_header(
+        &mut original,
+        &Rewrite {
+            marker: true,
+            payload_type: 96,
+            sequence: 1,
+            timestamp: 1000,
+            ssrc: 0,
+        },
+    );
+    original.extend_from_slice(&vp8(1, true));
+    let mut out = Vec::new();
+    let dressed = f
+        .sub
+        .repeat(&what, &original, &f.ids, &|_| Some(Codec::Vp8), 777, &mut out)
+        .unwrap();
+    assert_eq!(out, sent, "the same bytes under the same nonce");
+    assert_eq!((dressed.index, dressed.number), (f.index, None));
+}
+
+#[test]
+fn numbers_rise_over_the_life_of_a_key_and_begin_anew_with_the_next() {
+    let mut f = Feed::new(true);
+    let mut last = None;
+    for i in 0..140_000_u64 {
+        // Only the edges of the cycles matter.
+        if f.send(0, i as u16, 0, &vp8(1, true), 0).is_some() {
+            assert!(last.is_none_or(|l| f.index == l + 1), "{i}");
+            last = Some(f.index);
+        }
+        f.sub.restart();
+    }
+    let (next, _) = f.sub.spent();
+    assert!(next > 0x2_0000);
+    // Another subscription on the same SSRC.
+    let mut again = Feed::new(true);
+    again.sub.follow(Some(next), Some(7));
+    again.send(0, 1, 0, &vp8(1, true), 0).unwrap();
+    assert_eq!((again.index, again.sub.spent().1), (next, 7));
+    // A new key: the counter starts at 0, the sequence numbers run on.
+    again.sub.rekeyed();
+    let out = again.send(0, 2, 0, &vp8(1, false), 0).unwrap();
+    assert_eq!(again.index, u64::from(head(&out).sequence));
+    assert_eq!(head(&out).sequence, (next + 1) as u16);
 }

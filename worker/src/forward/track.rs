@@ -5,17 +5,22 @@
 
 use std::time::{Duration, Instant};
 
-use super::codec::Codec;
-use super::layers::{LayerState, choose, quality_of};
+use super::codec::{Codec, Vp8};
+use super::extension::Passed;
+use super::layers::{DEAD_AFTER, LayerState, choose, quality_of};
 use super::levels::LevelMeter;
+use super::packet::Header;
 use super::receive::Receiver;
-use super::subscription::Subscription;
+use super::subscription::{Padding, Subscription};
 use super::{LegKey, buffer::PacketBuffer};
 use crate::session::api::{MediaKind, Quality, SessionId, TrackSid};
 
 /// Key frames of the lowest layer are cheap.
 const PLI_INTERVAL_LOW: Duration = Duration::from_millis(500);
 const PLI_INTERVAL: Duration = Duration::from_millis(1000);
+
+/// A track without packets for so long needs no timer.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// A publisher's section as negotiated.
 #[derive(Debug, Clone)]
@@ -51,6 +56,23 @@ pub(crate) struct Layer {
     pub(crate) plis: u64,
 }
 
+/// A packet of this turn that its subscribers don't have yet. Its bytes are in the layer's buffer.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) header: Header,
+    pub(crate) passed: Passed,
+    pub(crate) codec: Codec,
+    pub(crate) vp8: Option<Vp8>,
+    pub(crate) layer: usize,
+    pub(crate) sequence: u64,
+    /// Bytes of its payload; 0 for padding alone.
+    pub(crate) payload_len: usize,
+    pub(crate) newest: bool,
+    pub(crate) starts: bool,
+    pub(crate) padding: Padding,
+    pub(crate) now: Instant,
+}
+
 /// A track.
 #[derive(Debug)]
 pub(crate) struct Track {
@@ -58,7 +80,14 @@ pub(crate) struct Track {
     pub(crate) muted: bool,
     pub(crate) layers: Vec<Layer>,
     pub(crate) subscriptions: Vec<Option<Subscription>>,
+    pub(crate) pending: Vec<Pending>,
     pub(crate) levels: LevelMeter,
+    /// In the reports that its subscribers get.
+    pub(crate) cname: String,
+    /// When its timer is set for.
+    pub(crate) due: Option<Instant>,
+    /// When levels are told and layers looked at again.
+    pub(crate) next_slow: Option<Instant>,
 }
 
 impl Track {
@@ -90,16 +119,34 @@ impl Track {
             })
             .collect();
         Track {
+            cname: format!("{:x}", spec.session.0),
             spec,
             muted: false,
             layers,
             subscriptions: Vec::new(),
+            pending: Vec::new(),
             levels: LevelMeter::default(),
+            due: None,
+            next_slow: None,
         }
     }
 
     pub(crate) fn video(&self) -> bool {
         self.spec.kind == MediaKind::Video
+    }
+
+    /// The highest layer of video that comes in, among those that come at the same time.
+    pub(crate) fn highest_live(&self) -> Option<Quality> {
+        let newest = self.layers.iter().filter_map(|l| l.last_packet).max()?;
+        self.layers
+            .iter()
+            .filter(|l| {
+                l.last_packet
+                    .is_some_and(|at| newest.saturating_duration_since(at) < DEAD_AFTER)
+            })
+            .map(|l| l.quality)
+            .max()
+            .filter(|_| self.video())
     }
 
     pub(crate) fn codec(&self, payload_type: u8) -> Option<Codec> {
@@ -112,6 +159,17 @@ impl Track {
 
     pub(crate) fn layer_of(&self, rid: &[u8]) -> Option<usize> {
         self.layers.iter().position(|l| l.rid.as_bytes() == rid)
+    }
+
+    /// Whether it has to be looked at again soon, even if nothing comes in.
+    pub(crate) fn is_active(&self, now: Instant) -> bool {
+        let recent = |l: &Layer| {
+            l.last_packet
+                .is_some_and(|at| now.saturating_duration_since(at) < IDLE)
+        };
+        let waits = |s: &Subscription| s.waits_for_key_frame();
+        self.layers.iter().any(|l| recent(l) || l.wanted)
+            || self.subscriptions.iter().flatten().any(waits)
     }
 
     /// Chooses the layer of one subscription again; `true` if a key frame is needed for it.
@@ -199,14 +257,18 @@ impl Track {
             .position(|s| s.as_ref().is_some_and(|s| s.binding.session == session))
     }
 
-    /// Places a subscription in a free slot.
-    pub(crate) fn attach(&mut self, subscription: Subscription) -> usize {
+    /// Where the next subscription goes.
+    pub(crate) fn vacancy(&self) -> usize {
         let free = self.subscriptions.iter().position(Option::is_none);
-        let at = free.unwrap_or(self.subscriptions.len());
+        free.unwrap_or(self.subscriptions.len())
+    }
+
+    /// Places a subscription there.
+    pub(crate) fn attach(&mut self, subscription: Subscription) {
+        let at = self.vacancy();
         match self.subscriptions.get_mut(at) {
             Some(slot) => *slot = Some(subscription),
             None => self.subscriptions.push(Some(subscription)),
         }
-        at
     }
 }

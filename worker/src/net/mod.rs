@@ -1,24 +1,34 @@
 //! Sockets, and nothing above them.
 //!
 //! Owns the media port: batches in, batches out. Invariants: knows no peer and reads no packet; whatever
-//! is sent goes where its [`Route`] says; a full socket loses the packet (counted), it never blocks the
-//! loop. Batched system calls replace [`UdpPort`]'s inside without the rest noticing.
+//! is sent goes where its [`Route`] says, in the order in which it was committed to the batch; a full
+//! socket loses packets (counted), it never blocks the loop.
 
+mod batch;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(any(test, not(target_os = "linux")))]
+mod portable;
 pub(crate) mod tcp;
 
 use std::io;
 use std::net::SocketAddr;
 
-use bytes::BytesMut;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
+pub(crate) use self::batch::SendBatch;
+use self::batch::Run;
+#[cfg(target_os = "linux")]
+use self::linux as calls;
+use self::calls::{INBOX, Inbox, Message, OUTBOX, Outbox};
+#[cfg(not(target_os = "linux"))]
+use self::portable as calls;
+use self::tcp::TcpPort;
 use crate::forward::drops::{Drop, DropCounters};
 
-/// Datagrams taken in one turn, so that a flood can't starve the timers.
-const BATCH: usize = 128;
-/// Larger than any datagram that fits a path of ours.
-const DATAGRAM: usize = 2048;
+/// Receiving calls in one turn, so that a flood can't starve the timers.
+const CALLS: usize = 4;
 
 /// Where a peer is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,18 +49,6 @@ impl Route {
             Route::Udp(a) => a,
             Route::Tcp { remote, .. } => remote,
         }
-    }
-}
-
-/// Packets to send at the end of a turn.
-#[derive(Debug, Default)]
-pub(crate) struct SendBatch {
-    pub(crate) packets: Vec<(Route, BytesMut)>,
-}
-
-impl SendBatch {
-    pub(crate) fn push(&mut self, route: Route, packet: BytesMut) {
-        self.packets.push((route, packet));
     }
 }
 
@@ -94,18 +92,36 @@ fn shortfall(socket: &Socket, asked: usize) -> Option<usize> {
 }
 
 /// The media socket.
-#[derive(Debug)]
 pub(crate) struct UdpPort {
     socket: UdpSocket,
-    buffer: Vec<u8>,
+    inbox: Inbox,
+    outbox: Outbox,
+    /// Neighbours for one destination leave in one send.
+    segmented: bool,
+}
+
+impl std::fmt::Debug for UdpPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UdpPort")
+            .field("socket", &self.socket)
+            .field("segmented", &self.segmented)
+            .finish_non_exhaustive()
+    }
 }
 
 impl UdpPort {
     /// Takes over a bound, non-blocking socket; needs a tokio context.
     pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let socket = UdpSocket::from_std(socket)?;
+        let segmented = calls::segments(&socket);
+        if !segmented {
+            tracing::warn!("the kernel has no UDP_SEGMENT: every packet is a send of its own");
+        }
         Ok(UdpPort {
-            socket: UdpSocket::from_std(socket)?,
-            buffer: vec![0; DATAGRAM],
+            socket,
+            inbox: Inbox::new(),
+            outbox: Outbox::new(),
+            segmented,
         })
     }
 
@@ -113,13 +129,14 @@ impl UdpPort {
         self.socket.readable().await
     }
 
-    /// Hands up to a batch of datagrams to `each`.
-    pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddr, &[u8])) {
-        for _ in 0..BATCH {
-            match self.socket.try_recv_from(&mut self.buffer) {
-                Ok((len, from)) => {
-                    if let Some(packet) = self.buffer.get(..len) {
-                        each(from, packet);
+    /// Hands what is there to `each`, up to a bound.
+    pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8])) {
+        for _ in 0..CALLS {
+            match self.inbox.fill(&self.socket) {
+                Ok(count) => {
+                    self.inbox.each(count, &mut each);
+                    if count < INBOX {
+                        return;
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
@@ -129,17 +146,221 @@ impl UdpPort {
         }
     }
 
-    /// Sends one datagram.
-    pub(crate) fn send(&self, to: SocketAddr, packet: &[u8], drops: &DropCounters) {
-        if self.socket.try_send_to(packet, to).is_err() {
-            drops.count(Drop::SendFailed);
+    /// Sends everything in the batch and empties it.
+    pub(crate) fn flush(&mut self, batch: &mut SendBatch, tcp: Option<&TcpPort>, drops: &DropCounters) {
+        if batch.is_empty() {
+            // Nothing was committed, but a packet may have been begun.
+            batch.clear();
+            return;
         }
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut messages = [Message {
+            to: nowhere,
+            bytes: &[],
+            segment: 0,
+        }; OUTBOX];
+        let mut count = 0;
+        for run in batch.runs(self.segmented) {
+            match run.route {
+                Route::Udp(to) => {
+                    if let Some(slot) = messages.get_mut(count) {
+                        *slot = Message {
+                            to,
+                            bytes: batch.run(&run),
+                            segment: run.segment,
+                        };
+                        count += 1;
+                    }
+                    if count == OUTBOX {
+                        self.segmented &= send_all(&mut self.outbox, &self.socket, &messages, drops);
+                        count = 0;
+                    }
+                }
+                Route::Tcp { connection, .. } => {
+                    for packet in segments_of(batch, &run) {
+                        match tcp {
+                            Some(tcp) => tcp.send(connection, packet.into(), drops),
+                            None => drops.count(Drop::SendFailed),
+                        }
+                    }
+                }
+            }
+        }
+        let rest = messages.get(..count).unwrap_or_default();
+        self.segmented &= send_all(&mut self.outbox, &self.socket, rest, drops);
+        batch.clear();
+    }
+}
+
+fn segments_of<'a>(batch: &'a SendBatch, run: &Run) -> impl Iterator<Item = &'a [u8]> {
+    batch.run(run).chunks(run.segment.max(1))
+}
+
+/// Sends messages, each at most once, whatever happens to the others. `false`: the socket's device can't
+/// segment, so that no more of it should be asked.
+fn send_all(
+    outbox: &mut Outbox,
+    socket: &UdpSocket,
+    mut messages: &[Message<'_>],
+    drops: &DropCounters,
+) -> bool {
+    let mut segmented = true;
+    while let Some(first) = messages.first() {
+        let done = match outbox.send(socket, messages) {
+            Ok(sent) => sent.max(1),
+            // What doesn't fit now is late for everybody.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                for message in messages {
+                    count_lost(message, drops);
+                }
+                return segmented;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => {
+                if first.bytes.len() > first.segment {
+                    segmented &= told_apart(&e, first.to);
+                    send_singly(outbox, socket, first, drops);
+                } else {
+                    count_lost(first, drops);
+                }
+                1
+            }
+        };
+        messages = messages.get(done..).unwrap_or_default();
+    }
+    segmented
+}
+
+/// What an error of a segmented send means: `true` where it is about this destination alone, such as a
+/// path too narrow for the packets.
+fn told_apart(error: &io::Error, to: SocketAddr) -> bool {
+    // EIO: the device can't checksum what it would have to cut (udp(7)).
+    if error.raw_os_error() == Some(calls::EIO) {
+        tracing::warn!(%error, %to, "segmented sends fail on this network device: every packet is a send of its own");
+        return false;
+    }
+    tracing::debug!(%error, %to, "a segmented send was refused: its packets leave one by one");
+    true
+}
+
+fn send_singly(outbox: &mut Outbox, socket: &UdpSocket, message: &Message<'_>, drops: &DropCounters) {
+    for bytes in message.bytes.chunks(message.segment.max(1)) {
+        let single = Message { bytes, ..*message };
+        if !matches!(outbox.send(socket, &[single]), Ok(1)) {
+            count_lost(&single, drops);
+        }
+    }
+}
+
+fn count_lost(message: &Message<'_>, drops: &DropCounters) {
+    for _ in 0..message.bytes.len().div_ceil(message.segment.max(1)) {
+        drops.count(Drop::SendFailed);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn port() -> (UdpPort, SocketAddr) {
+        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let at = socket.local_addr().unwrap();
+        (UdpPort::new(socket).unwrap(), at)
+    }
+
+    fn peer() -> (std::net::UdpSocket, Route) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let route = Route::Udp(socket.local_addr().unwrap());
+        (socket, route)
+    }
+
+    fn take(socket: &std::net::UdpSocket, count: usize) -> Vec<Vec<u8>> {
+        (0..count)
+            .map(|_| {
+                let mut buffer = [0; 4096];
+                let len = socket.recv(&mut buffer).unwrap();
+                buffer[..len].to_vec()
+            })
+            .collect()
+    }
+
+    /// Packets of many shapes to two peers, more than one call takes and fewer than a queue holds.
+    fn fill(batch: &mut SendBatch, routes: [Route; 2]) -> [Vec<Vec<u8>>; 2] {
+        let mut sent = [Vec::new(), Vec::new()];
+        for i in 0..120_usize {
+            let at = usize::from(i % 7 > 3);
+            let packet = vec![i as u8; if i % 5 == 4 { 200 } else { 900 }];
+            batch.push(routes[at], &packet);
+            sent[at].push(packet);
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn a_batch_arrives_whole_and_in_order_segmented_or_not() {
+        for segmented in [true, false] {
+            let (mut port, _) = port();
+            port.segmented &= segmented;
+            let ((a, to_a), (b, to_b)) = (peer(), peer());
+            let mut batch = SendBatch::default();
+            let drops = DropCounters::default();
+            let sent = fill(&mut batch, [to_a, to_b]);
+            port.flush(&mut batch, None, &drops);
+            assert!(batch.is_empty());
+            assert_eq!(take(&a, sent[0].len()), sent[0]);
+            assert_eq!(take(&b, sent[1].len()), sent[1]);
+            assert!(drops.read().iter().all(|(_, n)| *n == 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_is_counted_and_harms_nobody_else() {
+        let (mut port, _) = port();
+        let (a, to_a) = peer();
+        // From the loopback address there is no way there, segmented or not.
+        let nowhere = Route::Udp(SocketAddr::from(([192, 0, 2, 1], 9)));
+        let mut batch = SendBatch::default();
+        let drops = DropCounters::default();
+        for route in [to_a, nowhere, nowhere, nowhere, to_a] {
+            batch.push(route, &[7; 100]);
+        }
+        batch.push(
+            Route::Tcp {
+                connection: 1,
+                remote: SocketAddr::from(([127, 0, 0, 1], 1)),
+            },
+            &[7; 100],
+        );
+        port.flush(&mut batch, None, &drops);
+        assert_eq!(take(&a, 2), vec![vec![7; 100]; 2]);
+        let lost = drops.read().iter().find(|(n, _)| *n == "send_failed").unwrap().1;
+        assert_eq!(lost, 4);
+    }
+
+    #[tokio::test]
+    async fn what_arrives_is_handed_over_with_its_sender() {
+        let (mut port, at) = port();
+        let (a, from) = peer();
+        for i in 0..100_u8 {
+            a.send_to(&vec![i; usize::from(i) + 1], at).unwrap();
+        }
+        a.send_to(&[1; 3000], at).unwrap();
+        a.send_to(&[0xFF], at).unwrap();
+        let mut got = Vec::new();
+        while got.last() != Some(&vec![0xFF]) {
+            port.readable().await.unwrap();
+            port.receive(|who, packet| {
+                assert_eq!(Route::Udp(who), from);
+                got.push(packet.to_vec());
+            });
+        }
+        got.pop();
+        let want: Vec<Vec<u8>> = (0..100_u8).map(|i| vec![i; usize::from(i) + 1]).collect();
+        assert_eq!(got, want, "the one that is too long is none");
+    }
 
     #[test]
     fn a_short_receive_queue_is_noticed() {

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -29,7 +29,7 @@ const INBOUND: usize = 1024;
 /// What connections bring.
 #[derive(Debug)]
 pub(crate) enum TcpInput {
-    Frame(Route, Bytes),
+    Frame(Route, BytesMut),
     Closed(Route),
 }
 
@@ -157,7 +157,7 @@ async fn serve(
 }
 
 /// The next whole frame, RFC 4571 section 2.
-fn next_frame(buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
+fn next_frame(buffer: &mut BytesMut) -> io::Result<Option<BytesMut>> {
     let [hi, lo, rest @ ..] = &buffer[..] else {
         return Ok(None);
     };
@@ -169,7 +169,7 @@ fn next_frame(buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
         return Ok(None);
     }
     let _ = buffer.split_to(2);
-    Ok(Some(buffer.split_to(len).freeze()))
+    Ok(Some(buffer.split_to(len)))
 }
 
 async fn write(stream: &TcpStream, packet: &[u8]) -> io::Result<()> {

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::api::{ExpectedTrack, Leg, MediaKind, Quality, SessionId, SourceState, Topology, TrackSid};
+use super::once::Once;
 use super::peer::PeerLeg;
 
 /// A client that was asked to offer and didn't is asked again after this.
@@ -26,6 +27,10 @@ pub(crate) struct Wish {
     /// `PA_x|TR_y`
     pub(crate) stream: String,
     pub(crate) wanted: Option<Quality>,
+    /// Frames a second that are enough.
+    pub(crate) fps: Option<u32>,
+    /// 1 first, 0 = nothing said.
+    pub(crate) priority: u32,
     /// In a description that the client has.
     pub(crate) bound: bool,
 }
@@ -46,6 +51,8 @@ pub(crate) struct Client {
     pub(crate) topology: Topology,
     pub(crate) codecs: Vec<String>,
     pub(crate) opened: Instant,
+    /// When its transports' timers are looked at.
+    pub(crate) due: Option<Instant>,
     pub(crate) expected: Vec<ExpectedTrack>,
     pub(crate) publisher: PeerLeg,
     pub(crate) subscriber: Option<PeerLeg>,
@@ -62,6 +69,8 @@ pub(crate) struct Client {
     pub(crate) inherited: Vec<SourceState>,
     /// When its state was given to another engine.
     pub(crate) handed_over: Option<Instant>,
+    /// It makes one offer.
+    pub(crate) once: Option<Once>,
 }
 
 /// What to ask the client for.
@@ -85,6 +94,7 @@ impl Client {
             topology,
             codecs,
             opened: now,
+            due: None,
             expected: Vec::new(),
             publisher,
             subscriber,
@@ -95,6 +105,7 @@ impl Client {
             negotiated: false,
             inherited: Vec::new(),
             handed_over: None,
+            once: None,
         }
     }
 
@@ -231,6 +242,8 @@ mod tests {
             sid: TrackSid::from(sid),
             stream: String::new(),
             wanted: Some(Quality::High),
+            fps: None,
+            priority: 0,
             bound: false,
         });
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::api::{
-    Command, Event, ExpectedTrack, Leg, MediaKind, Quality, Reliability, SdpError, SessionId,
+    AudioOptions, Command, Event, ExpectedTrack, Leg, MediaKind, Quality, Reliability, SdpError, SessionId,
     SessionStatistics, Topology, TrackSid,
 };
 use super::client::{Client, Wish};
@@ -24,6 +24,7 @@ use super::leg::{LegEvent, LegTransport};
 use super::peer::PeerLeg;
 use crate::forward::drops::{Drop, DropCounters};
 use crate::forward::srtp::Srtp;
+use crate::forward::timers::Timers;
 use crate::forward::{Forwarder, LegKey};
 use crate::net::{Route, SendBatch};
 
@@ -38,6 +39,7 @@ pub(crate) struct LiveTrack {
     pub(crate) session: SessionId,
     pub(crate) kind: MediaKind,
     pub(crate) codecs: Vec<Negotiated>,
+    pub(crate) audio: AudioOptions,
 }
 
 /// Where a datagram belongs.
@@ -63,6 +65,7 @@ pub(crate) struct Engine {
     pub(super) muted: HashSet<TrackSid>,
     max_sessions: usize,
     drops: Arc<DropCounters>,
+    timers: Timers<SessionId>,
     next_legs: Instant,
     next_retry: Instant,
     pub(super) events: Vec<Event>,
@@ -91,6 +94,7 @@ impl Engine {
             muted: HashSet::new(),
             max_sessions,
             drops,
+            timers: Timers::default(),
             next_legs: now,
             next_retry: now,
             events: Vec::new(),
@@ -137,6 +141,21 @@ impl Engine {
             } => self.adopt(session, codecs, *state, now),
             Command::HandOver { session } => self.hand_over(session, now),
             Command::Close { session } => self.close(session, now),
+            Command::OffersOnce { session } => self.offers_once(session),
+            Command::OfferAgain {
+                session,
+                id,
+                credentials,
+            } => {
+                if let Err(error) = self.offer_again(session, id, credentials, now) {
+                    self.events.push(Event::Refused {
+                        session,
+                        leg: Leg::Publisher,
+                        id,
+                        error,
+                    });
+                }
+            }
             Command::Offer {
                 session,
                 leg,
@@ -176,6 +195,12 @@ impl Engine {
                 sid,
                 quality,
             } => self.set_layer(session, &sid, quality),
+            Command::Prefer {
+                session,
+                sid,
+                fps,
+                priority,
+            } => self.prefer(session, &sid, fps, priority),
             Command::KeyFrame { sid } => self.forwarder.key_frame(&sid),
             Command::SendData {
                 sessions,
@@ -279,7 +304,7 @@ impl Engine {
             if !elsewhere {
                 peer.transport.close(now);
             }
-            self.batch.packets.extend(peer.transport.take_output());
+            peer.transport.take_output(&mut self.batch);
             self.forwarder.remove_peer(peer.key);
         }
         self.by_ufrag.retain(|_, (s, _)| *s != session);
@@ -340,6 +365,8 @@ impl Engine {
                     sid,
                     stream,
                     wanted: Some(Quality::High),
+                    fps: None,
+                    priority: 0,
                     bound: false,
                 });
             }
@@ -363,6 +390,12 @@ impl Engine {
         if let Some(wish) = self.clients.get_mut(&session).and_then(|c| c.wish(sid)) {
             wish.wanted = quality;
             self.forwarder.set_layer(sid, session, quality);
+        }
+    }
+
+    fn prefer(&mut self, session: SessionId, sid: &TrackSid, fps: Option<u32>, priority: u32) {
+        if let Some(wish) = self.clients.get_mut(&session).and_then(|c| c.wish(sid)) {
+            (wish.fps, wish.priority) = (fps, priority);
         }
     }
 
@@ -394,6 +427,7 @@ impl Engine {
             sessions.push(SessionStatistics {
                 session: Some(client.id),
                 rtt: by_rtcp.or(by_data),
+                estimate_bps: None,
                 remote: remote.or_else(|| client.publisher.transport.remote()),
                 published,
                 subscribed,
@@ -402,8 +436,8 @@ impl Engine {
         self.events.push(Event::Statistics { sessions });
     }
 
-    /// Takes one datagram.
-    pub(crate) fn datagram(&mut self, from: Route, datagram: &[u8], now: Instant) {
+    /// Takes one datagram, which is opened in place.
+    pub(crate) fn datagram(&mut self, from: Route, datagram: &mut [u8], now: Instant) {
         // RFC 7983, with RTCP told apart as RFC 5761 section 4 does.
         let Some(&first) = datagram.first() else {
             return self.drops.count(Drop::NotOurs);
@@ -431,7 +465,7 @@ impl Engine {
                 self.collect(owner.session);
             }
             (128..=191, Some(192..=223)) => self.forwarder.rtcp(owner.key, datagram, now, &mut self.batch),
-            (128..=191, Some(_)) => self.forwarder.rtp(owner.key, datagram, now, &mut self.batch),
+            (128..=191, Some(_)) => self.forwarder.rtp(owner.key, datagram, now),
             _ => self.drops.count(Drop::NotOurs),
         }
     }
@@ -518,9 +552,25 @@ impl Engine {
         let Some(client) = self.clients.get_mut(&session) else {
             return;
         };
+        let mut due: Option<Instant> = None;
         for (_, peer) in client.legs() {
-            self.batch.packets.extend(peer.transport.take_output());
+            peer.transport.take_output(&mut self.batch);
+            let next = peer.transport.timeout();
+            due = [due, next].into_iter().flatten().min();
         }
+        // One that moved away is found out when it comes.
+        if let Some(at) = due
+            && client.due.is_none_or(|due| at < due)
+        {
+            client.due = Some(at);
+            self.timers.set(at, session);
+        }
+    }
+
+    /// Sends what came in to its subscribers, as far as the batch goes: `true` asks for another call when
+    /// that is sent.
+    pub(crate) fn deliver(&mut self) -> bool {
+        self.forwarder.deliver(&mut self.batch)
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -541,13 +591,20 @@ impl Engine {
         self.next_legs = now + LEG_TICK;
         self.unsettled.append(&mut self.releasing);
         let mut due = Vec::new();
-        for (session, client) in &mut self.clients {
+        while let Some((at, session)) = self.timers.due(now) {
+            let Some(client) = self.clients.get_mut(&session) else {
+                continue;
+            };
+            if client.due != Some(at) {
+                continue;
+            }
+            client.due = None;
             for (leg, peer) in client.legs() {
+                let mut events = Vec::new();
                 if peer.transport.timeout().is_some_and(|at| now >= at) {
-                    let mut events = Vec::new();
                     peer.transport.handle_timeout(now, &mut events);
-                    due.push((*session, leg, events));
                 }
+                due.push((session, leg, events));
             }
         }
         if now >= self.next_retry {
@@ -571,6 +628,10 @@ impl Engine {
             let Some(client) = self.clients.get_mut(&session) else {
                 continue;
             };
+            if client.once.is_some() {
+                self.fill(session);
+                continue;
+            }
             if client.releasing(now) {
                 self.releasing.push(session);
             }

@@ -16,7 +16,7 @@ use super::dtls::{Dtls, Identity, Progress};
 use super::ice::{Credentials, Request, StunError, random_text};
 use super::sdp::{Setup, Transport};
 use crate::forward::srtp::Keys;
-use crate::net::Route;
+use crate::net::{Route, SendBatch};
 
 const CONSENT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -349,8 +349,10 @@ impl LegTransport {
     }
 
     /// What is to be sent.
-    pub(crate) fn take_output(&mut self) -> Vec<(Route, BytesMut)> {
-        std::mem::take(&mut self.out)
+    pub(crate) fn take_output(&mut self, batch: &mut SendBatch) {
+        for (route, datagram) in self.out.drain(..) {
+            batch.push(route, &datagram);
+        }
     }
 
     /// Addresses that may carry this leg's datagrams.

@@ -4,7 +4,7 @@
 //! changed before a description is known to be usable; a binding starts when both sides know its section
 //! (single: when our answer is written; dual: when the client's answer came).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,11 @@ fn checked(text: &str) -> Result<Description, SdpError> {
     Ok(description)
 }
 
-fn sources<'a>(session: SessionId, wishes: &'a [Wish]) -> impl Fn(&TrackSid) -> Option<Source> + 'a {
+fn sources<'a>(
+    session: SessionId,
+    wishes: &'a [Wish],
+    live: &'a HashMap<TrackSid, LiveTrack>,
+) -> impl Fn(&TrackSid) -> Option<Source> + 'a {
     // One CNAME for all that goes to a client: NTP times of one publisher stay comparable.
     let cname = format!("plenum-{:x}", session.0);
     move |sid| {
@@ -40,6 +44,7 @@ fn sources<'a>(session: SessionId, wishes: &'a [Wish]) -> impl Fn(&TrackSid) -> 
             sid: sid.clone(),
             stream: wish.stream.clone(),
             cname: cname.clone(),
+            stereo: live.get(sid).is_some_and(|t| t.audio.stereo),
         })
     }
 }
@@ -79,7 +84,8 @@ impl Engine {
         let announced = |sid: &TrackSid, section: &Section| {
             let mut of_track = expected.iter().filter(|t| t.sid == *sid);
             let named = of_track.clone().find(|t| section.track_ids.contains(&t.cid));
-            named.or_else(|| of_track.next()).map(|t| t.codec.clone())
+            let track = named.or_else(|| of_track.next())?;
+            Some((track.codec.clone(), track.audio))
         };
         client.publisher.negotiate(&offer, &client.codecs, &announced);
         let lost = changes.unbound;
@@ -100,6 +106,7 @@ impl Engine {
         for (sid, at) in changes.published {
             self.publish(session, sid, at, &offer, now);
         }
+        self.promise_sections(session);
         let bound = self.bind_wishes(session);
         self.install_extensions(session, Leg::Publisher);
 
@@ -110,11 +117,14 @@ impl Engine {
         };
         let client = self.clients.get_mut(&session).ok_or_else(Self::no_session)?;
         let sdp = {
-            let source_of = sources(session, &client.wishes);
+            let source_of = sources(session, &client.wishes, &self.live);
             client.publisher.answer(&offer, &local, &source_of)
         };
         client.publisher.table.complete();
         client.negotiated = true;
+        if let Some(once) = &mut client.once {
+            text.clone_into(&mut once.offer);
+        }
         let mid_to_track = client.publisher.mid_to_track();
         self.events.push(Event::Answer {
             session,
@@ -143,7 +153,7 @@ impl Engine {
         };
         let Some(kind) = slot.kind else { return };
         let Some(first) = slot.codecs.first() else { return };
-        let mime_type = first.codec.mime_type().to_owned();
+        let mime_type = first.mime_type().to_owned();
         let spec = TrackSpec {
             sid: sid.clone(),
             session,
@@ -170,10 +180,12 @@ impl Engine {
                 .codecs
                 .iter()
                 .any(|c| c.feedback.iter().any(|f| f == "transport-cc"));
+        let announced = client.expected.iter().find(|t| t.sid == sid);
         let live = LiveTrack {
             session,
             kind,
             codecs: slot.codecs.clone(),
+            audio: announced.map(|t| t.audio).unwrap_or_default(),
         };
         let mid = slot.mid.clone();
         self.forwarder.publish(spec);
@@ -239,7 +251,7 @@ impl Engine {
     }
 
     /// Gives sections to wishes that have none. Returns those newly bound.
-    fn bind_wishes(&mut self, session: SessionId) -> Vec<TrackSid> {
+    pub(super) fn bind_wishes(&mut self, session: SessionId) -> Vec<TrackSid> {
         let (media, rtx) = (self.random_u32(), self.random_u32());
         let live = &self.live;
         let Some(client) = self.clients.get_mut(&session) else {
@@ -257,9 +269,11 @@ impl Engine {
             if let Some(at) = leg.table.bind(&sid, kind)
                 && let Some(slot) = leg.table.slots.get_mut(at)
             {
-                // Distinct within the leg: both run on from random starts, RTX far from media.
-                let step = i as u32 * 2;
-                slot.ssrcs = (media.wrapping_add(step) | 1, rtx.wrapping_add(step) & !1);
+                if slot.promise.is_none() {
+                    // Distinct within the leg: both run on from random starts, RTX far from media.
+                    let step = i as u32 * 2;
+                    slot.ssrcs = (media.wrapping_add(step) | 1, rtx.wrapping_add(step) & !1);
+                }
                 bound.push(sid);
             }
         }
@@ -267,7 +281,7 @@ impl Engine {
     }
 
     /// A subscription's section is known to both: packets may flow.
-    fn start_forwarding(&mut self, session: SessionId, sid: &TrackSid) {
+    pub(super) fn start_forwarding(&mut self, session: SessionId, sid: &TrackSid) {
         let seed = self.random_u32();
         let Some(client) = self.clients.get_mut(&session) else {
             return;
@@ -287,6 +301,10 @@ impl Engine {
             extensions.set(*e, *id);
         }
         let (mid, ssrcs) = (slot.mid.clone(), slot.ssrcs);
+        let wide = slot
+            .codecs
+            .iter()
+            .any(|c| c.feedback.iter().any(|f| f == "transport-cc"));
         let payloads = translate(&track.codecs, &slot.codecs);
         let Some(wish) = client.wish(sid) else { return };
         if payloads.entries.is_empty() {
@@ -305,6 +323,7 @@ impl Engine {
             payloads,
             extensions,
             mixed,
+            wide,
             wanted: wish.wanted,
         };
         wish.bound = true;
@@ -356,7 +375,7 @@ impl Engine {
         };
         let Some(leg) = &mut client.subscriber else { return };
         let sdp = {
-            let source_of = sources(session, &client.wishes);
+            let source_of = sources(session, &client.wishes, &self.live);
             leg.offer(&local, &source_of)
         };
         leg.last_offer += 1;
@@ -425,6 +444,7 @@ impl Engine {
         for sid in fresh {
             self.start_forwarding(session, &sid);
         }
+        self.collect(session);
         self.unsettled.push(session);
         Ok(())
     }

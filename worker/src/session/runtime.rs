@@ -1,7 +1,7 @@
 //! The thread that runs the engine.
 //!
-//! Owns socket, clock and channels; decides nothing. One turn: wait, take what is there (commands, then a
-//! batch of datagrams), run what is due, send everything, tell what happened.
+//! Owns socket, clock and channels; decides nothing. One turn: wait, take what is there (commands, then
+//! batches of datagrams), run what is due, send everything, tell what happened.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -209,7 +209,7 @@ impl Worker {
                 .receive(|from, datagram| engine.datagram(Route::Udp(from), datagram, now));
             for _ in 0..FRAMES {
                 match stream.take().or_else(|| self.tcp.as_mut()?.try_receive()) {
-                    Some(TcpInput::Frame(route, frame)) => self.engine.datagram(route, &frame, now),
+                    Some(TcpInput::Frame(route, mut frame)) => self.engine.datagram(route, &mut frame, now),
                     Some(TcpInput::Closed(route)) => self.engine.route_closed(route),
                     None => break,
                 }
@@ -218,16 +218,10 @@ impl Worker {
                 self.engine.handle_timeout(wall_ntp(), now);
             }
             self.engine.settle(now);
-            for (route, packet) in self.engine.batch.packets.drain(..) {
-                match route {
-                    Route::Udp(to) => self.port.send(to, &packet, &self.drops),
-                    Route::Tcp { connection, .. } => {
-                        if let Some(tcp) = &self.tcp {
-                            tcp.send(connection, packet, &self.drops);
-                        }
-                    }
-                }
+            while self.engine.deliver() {
+                self.port.flush(&mut self.engine.batch, self.tcp.as_ref(), &self.drops);
             }
+            self.port.flush(&mut self.engine.batch, self.tcp.as_ref(), &self.drops);
             for event in self.engine.take_events() {
                 if self.events.send(event).is_err() {
                     return;

@@ -1,0 +1,142 @@
+//! What came in during a turn, to everybody who gets it.
+//!
+//! Owns the order of it: track by track, subscriber by subscriber, packet by packet, so that each
+//! subscriber's packets are neighbours in the batch. Invariants: a packet's order within its stream is
+//! kept; nothing is allocated; nothing else happens between the parts of one delivery.
+
+use super::Forwarder;
+use super::buffer::PacketBuffer;
+use super::subscription::Arrived;
+use super::track::{Layer, Pending};
+use crate::net::SendBatch;
+
+/// The most padding that a packet gets to be as long as its neighbours. A system call's share of a packet
+/// that leaves alone is worth more bytes than this.
+const MOST_PADDING: usize = 24;
+
+/// Where a delivery goes on.
+#[derive(Debug, Default)]
+pub(super) struct Cursor {
+    track: usize,
+    subscription: usize,
+}
+
+impl Forwarder {
+    /// Writes and seals what is pending, until the batch is full: then `true`, and once that is sent, call
+    /// again.
+    pub(crate) fn deliver(&mut self, batch: &mut SendBatch) -> bool {
+        while let Some(key) = self.fresh.get(self.cursor.track).copied() {
+            if let Some(Some(track)) = self.tracks.get_mut(key.0) {
+                let (layers, pending) = (&track.layers, &mut track.pending);
+                if self.cursor.subscription == 0 && track.spec.kind == crate::session::api::MediaKind::Video {
+                    even_out(pending);
+                }
+                let clocks = |i: usize| layers.get(i).and_then(|l: &Layer| l.receiver.clock);
+                while let Some(slot) = track.subscriptions.get_mut(self.cursor.subscription) {
+                    let at = self.cursor.subscription;
+                    self.cursor.subscription += 1;
+                    let Some(s) = slot else { continue };
+                    let Some(Some(peer)) = self.peers.get_mut(s.binding.leg.0) else {
+                        continue;
+                    };
+                    for p in pending.iter() {
+                        let Some(arrived) = arrived(p, layers) else {
+                            continue;
+                        };
+                        let start = batch.begin();
+                        let number = peer.outgoing.number();
+                        if let Some(dressed) = s.forward(&arrived, &clocks, number, batch.buffer()) {
+                            peer.seal(batch, start, &dressed, false, p.now);
+                        }
+                    }
+                    if s.next_report.is_none() && s.current.is_some() {
+                        s.next_report = Some(self.next_tick);
+                        self.timers
+                            .set(self.next_tick, super::reports::Job::Describe(key, at));
+                    }
+                    if batch.is_full() {
+                        return true;
+                    }
+                }
+                track.pending.clear();
+            }
+            self.cursor.track += 1;
+            self.cursor.subscription = 0;
+        }
+        self.fresh.clear();
+        self.cursor = Cursor::default();
+        false
+    }
+}
+
+/// A pending packet with its bytes; `None` where they are gone, which a stream does to itself that sends
+/// more in a turn than a buffer holds.
+fn arrived<'a>(p: &'a Pending, layers: &'a [Layer]) -> Option<Arrived<'a>> {
+    let (bytes, payload): (&[u8], &[u8]) = if p.payload_len == 0 {
+        (&[], &[])
+    } else {
+        let buffer: &PacketBuffer = &layers.get(p.layer)?.buffer;
+        let bytes = buffer.get(p.sequence)?;
+        let start = p.header.header_len;
+        (bytes, bytes.get(start..start + p.payload_len)?)
+    };
+    Some(Arrived {
+        bytes,
+        header: &p.header,
+        payload,
+        passed: &p.passed,
+        codec: p.codec,
+        vp8: p.vp8,
+        layer: p.layer,
+        sequence: p.sequence,
+        newest: p.newest,
+        starts: p.starts,
+        padding: p.padding,
+        now: p.now,
+    })
+}
+
+/// Makes the packets of a frame equally long where they nearly are: encoders split a frame into parts that
+/// differ by a byte, and extensions come with its first or last packet alone. Of a segmented send only the
+/// last packet may be shorter.
+fn even_out(pending: &mut [Pending]) {
+    let mut rest = pending;
+    while let Some(first) = rest.first() {
+        let (layer, stamp) = (first.layer, first.header.timestamp);
+        let one_frame = |p: &Pending| p.layer == layer && p.header.timestamp == stamp;
+        let count = rest.iter().take_while(|p| one_frame(p)).count().max(1);
+        let (frame, after) = rest.split_at_mut(count);
+        rest = after;
+        let blocks: fn(&Pending) -> usize = |p| p.passed.size();
+        let payloads: fn(&Pending) -> usize = |p| p.payload_len;
+        let (block, payload) = (longest(frame, blocks), longest(frame, payloads));
+        let Some((_, but_last)) = frame.split_last_mut() else {
+            continue;
+        };
+        for p in but_last.iter_mut().filter(|p| p.payload_len > 0) {
+            p.padding.block = lacking(blocks(p), block);
+            p.padding.payload = lacking(payloads(p), payload);
+        }
+    }
+}
+
+/// What the packets before the last are brought to: the longest of them, or the last if it is hardly longer.
+fn longest(frame: &[Pending], size: fn(&Pending) -> usize) -> usize {
+    let Some((last, but_last)) = frame.split_last() else {
+        return 0;
+    };
+    let most = but_last.iter().map(size).max().unwrap_or_default();
+    let last = size(last);
+    if last > most && last - most <= MOST_PADDING {
+        last
+    } else {
+        most
+    }
+}
+
+fn lacking(size: usize, wanted: usize) -> u8 {
+    match wanted.saturating_sub(size) {
+        lacking @ 0..=MOST_PADDING => lacking as u8,
+        _ => 0,
+    }
+}
