@@ -232,7 +232,13 @@ impl Forwarder {
     }
 
     /// A track's turn; its level, if that is due and it was audible.
-    fn look(&mut self, key: TrackKey, at: Instant, now: Instant, batch: &mut SendBatch) -> Option<AudioLevel> {
+    fn look(
+        &mut self,
+        key: TrackKey,
+        at: Instant,
+        now: Instant,
+        batch: &mut SendBatch,
+    ) -> Option<AudioLevel> {
         let next_slow = self.next_levels(now);
         let Some(Some(track)) = self.tracks.get_mut(key.0) else {
             return None;

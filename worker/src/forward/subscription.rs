@@ -397,7 +397,11 @@ impl Subscription {
         write_header(out, &head);
         let carried = if rtx.is_some() { number } else { what.wide };
         // Only what is sealed under its old number must be the old bytes.
-        let padding = if rtx.is_some() { Padding::default() } else { what.padding };
+        let padding = if rtx.is_some() {
+            Padding::default()
+        } else {
+            what.padding
+        };
         let numbered = self.write_extensions(packet, &passed, carried, padding.block, out);
         let header_len = out.len() - start;
         if rtx.is_some() {

@@ -168,8 +168,7 @@ impl Track {
                 .is_some_and(|at| now.saturating_duration_since(at) < IDLE)
         };
         let waits = |s: &Subscription| s.waits_for_key_frame();
-        self.layers.iter().any(|l| recent(l) || l.wanted)
-            || self.subscriptions.iter().flatten().any(waits)
+        self.layers.iter().any(|l| recent(l) || l.wanted) || self.subscriptions.iter().flatten().any(waits)
     }
 
     /// Chooses the layer of one subscription again; `true` if a key frame is needed for it.

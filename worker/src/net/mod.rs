@@ -17,11 +17,11 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
-pub(crate) use self::batch::SendBatch;
 use self::batch::Run;
+pub(crate) use self::batch::SendBatch;
+use self::calls::{INBOX, Inbox, Message, OUTBOX, Outbox};
 #[cfg(target_os = "linux")]
 use self::linux as calls;
-use self::calls::{INBOX, Inbox, Message, OUTBOX, Outbox};
 #[cfg(not(target_os = "linux"))]
 use self::portable as calls;
 use self::tcp::TcpPort;
