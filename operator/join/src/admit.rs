@@ -240,7 +240,7 @@ impl<R: Rooms> Front<R> {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Admitted, PublicError> {
-        let claims = self.claims(request::token(headers, query)?, headers).await?;
+        let claims = self.claims(headers, query).await?;
         let join_request = request::join_request(version, query)?;
         let remote = origin::remote_address(headers, extensions, &self.config.trusted_proxies);
         let reconnects = join_request.reconnect;
@@ -270,8 +270,9 @@ impl<R: Rooms> Front<R> {
     }
 
     /// Origin, and what a good token for joining says.
-    pub(crate) async fn claims(&self, token: &str, headers: &HeaderMap) -> Result<Claims, PublicError> {
+    pub(crate) async fn claims(&self, headers: &HeaderMap, query: &Query) -> Result<Claims, PublicError> {
         self.check_origin(headers)?;
+        let token = request::token(headers, query)?;
         let peeked = plenum_token::peek(token)?;
         let secret = self
             .rooms

@@ -32,7 +32,7 @@ use self::id::Owner;
 use self::offer::{MAX_OFFER_BYTES, Offer};
 use self::session::{Ask, Beginning, Created, Patched, Precondition};
 use crate::admit::{Front, start, unix_now};
-use crate::request::{self, Query, Version};
+use crate::request::{Query, Version};
 use crate::{Rooms, origin, refusal};
 
 const SDP: &str = "application/sdp";
@@ -233,9 +233,7 @@ impl<R: Rooms> Front<R> {
         request: Request,
     ) -> Result<Response<Body>, PublicError> {
         let (parts, body) = request.into_parts();
-        let claims = self
-            .claims(request::token(&parts.headers, query)?, &parts.headers)
-            .await?;
+        let claims = self.claims(&parts.headers, query).await?;
         if let Some(room) = room {
             claims.require_room(room)?;
         }
