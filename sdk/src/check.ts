@@ -201,6 +201,8 @@ export const COMMANDS: Variants<Command, 'do'> = {
   },
   broadcast: { text, rooms: optional(list(text)) },
   cohost: { identity: text, on: flag },
+  mute: { identity: text, track: optional(text), on: flag },
+  unpublish: { identity: text, track: optional(text) },
   overview: { watch: flag },
   listen: { room: text },
   speak: {},
