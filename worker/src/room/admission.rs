@@ -45,7 +45,7 @@ impl Room {
         if self.spec.locked && entry.role < Role::Cohost {
             return Err(Code::MeetingLocked.into());
         }
-        if takes_a_place(entry.kind, &entry.grant) {
+        if takes_a_place(entry.kind, &entry.grant, entry.offers_once) {
             self.check_places(&entry.identity)?;
         }
         Ok(Admission::New)

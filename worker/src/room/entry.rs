@@ -43,6 +43,8 @@ pub struct Entry {
     pub resume: Option<String>,
     /// Unix milliseconds; 0 = unknown.
     pub token_issued_at_ms: i64,
+    /// It speaks WHIP or WHEP: see [`crate::session::api::Command::OffersOnce`].
+    pub offers_once: bool,
     /// Published together with the join.
     pub tracks: Vec<lk::AddTrackRequest>,
     /// The first offer, where it came with the join.

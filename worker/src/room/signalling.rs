@@ -42,6 +42,15 @@ impl Room {
                     out.media(Command::Answer { session, id, sdp });
                 }
             }
+            Action::OfferAgain { id, credentials } => {
+                if me.offers_once {
+                    out.media(Command::OfferAgain {
+                        session,
+                        id,
+                        credentials,
+                    });
+                }
+            }
             Action::AddTrack(request) => self.add_track(session, &request, out),
             Action::Mute { sid, muted } => self.mute_own(session, &sid, muted, out),
             Action::Subscribe { sids, on } => self.choose(session, &sids, on, out),
@@ -220,6 +229,7 @@ impl Room {
             }
             Event::TrackEnded { sid, .. } => self.drop_track(session, &sid, false, out),
             Event::SubscriptionBound { sid, .. } => self.bound(&sid, out),
+            Event::StreamState { sid, paused, .. } => self.stream_state(session, &sid, paused, out),
             Event::Data {
                 reliability, payload, ..
             } => self.data(session, reliability, &payload, now, out),
@@ -275,6 +285,9 @@ impl Room {
         me.connected = false;
         me.data_open = false;
         me.media_lost = true;
+        if me.offers_once {
+            return self.left_with_its_media(session, reason, now, out);
+        }
         match (me.presence, reason) {
             // No connection left of any kind, and closed on purpose: the tab was closed.
             (Presence::Away { .. }, TransportEnd::Closed) => {
@@ -289,6 +302,28 @@ impl Room {
             (Presence::Here, TransportEnd::Closed) => me.media_closed = Some(now.since_start),
             (Presence::Here, _) => self.send_to_reconnect(session, now, out),
         }
+    }
+
+    /// It can't be told to start anew.
+    fn left_with_its_media(
+        &mut self,
+        session: SessionId,
+        reason: &TransportEnd,
+        now: Now,
+        out: &mut Outbox,
+    ) {
+        let (code, why) = match reason {
+            TransportEnd::Closed => (None, lk::DisconnectReason::ClientInitiated),
+            _ => (
+                Some(Code::ConnectionTimeout),
+                lk::DisconnectReason::ConnectionTimeout,
+            ),
+        };
+        let goodbye = Goodbye {
+            reason: why,
+            action: LeaveAction::Disconnect,
+        };
+        self.dismiss(session, Some(goodbye), code, reason.to_string(), now, out);
     }
 
     /// Its signalling works but its media is gone, so it can start anew at once. Its place is kept for a

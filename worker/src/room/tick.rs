@@ -70,6 +70,8 @@ impl Room {
             .filter(|p| {
                 let grace = match (p.media_closed, p.media_lost) {
                     (Some(_), _) => Duration::ZERO,
+                    // Nobody has to speak for it.
+                    (None, false) if p.offers_once && p.connected => return false,
                     (None, true) => limits::REJOIN_GRACE,
                     (None, false) => limits::RESUME_GRACE,
                 };
@@ -116,7 +118,10 @@ impl Room {
             let audible = publisher
                 .tracks
                 .get(&level.sid)
-                .is_some_and(|t| t.live && !t.info.muted);
+                // What a shared screen plays is nobody's voice.
+                .is_some_and(|t| {
+                    t.live && !t.info.muted && t.info.source != lk::TrackSource::ScreenShareAudio as i32
+                });
             if audible && !publisher.grant.hidden {
                 self.speakers
                     .report(&publisher.sid.shared(), level.level_dbov, level.active_ratio);

@@ -79,6 +79,35 @@ pub struct ExpectedTrack {
     pub codec: String,
     /// Server-side cap of the bitrate asked for by REMB-like feedback; 0 = none.
     pub max_bitrate: u64,
+    /// Of sound.
+    pub audio: AudioOptions,
+}
+
+/// What a client announced of its sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AudioOptions {
+    /// Two channels.
+    pub stereo: bool,
+    /// The encoder pauses in silence.
+    pub dtx: bool,
+    /// Packets may carry the ones before them along (RFC 2198).
+    pub red: bool,
+    /// Encrypted end to end: payloads are passed on as they are or not at all.
+    pub encrypted: bool,
+    /// One of many that may speak, and needn't be heard at all times.
+    pub microphone: bool,
+}
+
+impl Default for AudioOptions {
+    fn default() -> Self {
+        Self {
+            stereo: false,
+            dtx: true,
+            red: true,
+            encrypted: false,
+            microphone: true,
+        }
+    }
 }
 
 /// From room logic to media.
@@ -104,6 +133,17 @@ pub enum Command {
     HandOver { session: SessionId },
     /// Ends it; no event follows.
     Close { session: SessionId },
+    /// The session's client makes one offer and can't be asked for another: sections it would receive on
+    /// are answered as sending, whether there is a track for them or not, and filled and emptied without
+    /// a further round. Single topology, before the offer.
+    OffersOnce { session: SessionId },
+    /// The one offer of such a client again, with new ICE credentials of its own (user name, password)
+    /// or as it was. Answered like an [`Command::Offer`].
+    OfferAgain {
+        session: SessionId,
+        id: u32,
+        credentials: Option<(String, String)>,
+    },
     /// The client's offer on `leg`.
     Offer {
         session: SessionId,
@@ -141,6 +181,14 @@ pub enum Command {
         session: SessionId,
         sid: TrackSid,
         quality: Option<Quality>,
+    },
+    /// What else this subscriber said of a track: how many frames a second are enough (`None`: all), and
+    /// which of its tracks come first where not all fit (1 first, 0 = nothing said).
+    Prefer {
+        session: SessionId,
+        sid: TrackSid,
+        fps: Option<u32>,
+        priority: u32,
     },
     /// Media is asked for a key frame of a track (throttled there).
     KeyFrame { sid: TrackSid },
@@ -220,6 +268,13 @@ pub enum Event {
     },
     /// The subscription is bound: packets flow from here on.
     SubscriptionBound { session: SessionId, sid: TrackSid },
+    /// The network does not let a video track through to this subscriber at the moment (`paused`), or
+    /// does again. Told once per change; a bound subscription begins as not paused.
+    StreamState {
+        session: SessionId,
+        sid: TrackSid,
+        paused: bool,
+    },
     /// From a data channel.
     Data {
         session: SessionId,
@@ -303,6 +358,8 @@ pub struct SessionStatistics {
     pub rtt: Option<Duration>,
     /// Where its media goes.
     pub remote: Option<SocketAddr>,
+    /// Estimated bandwidth towards the client, bits a second; `None`: not measured.
+    pub estimate_bps: Option<u64>,
     /// One per published track.
     pub published: Vec<TrackStatistics>,
     /// One per bound subscription.
@@ -328,6 +385,13 @@ pub struct TrackStatistics {
     pub nacks: u64,
     /// Key frames asked for.
     pub plis: u64,
+    /// Of video: the layer that flows to a subscriber, or the highest that comes from a publisher; `None`:
+    /// none.
+    pub layer: Option<Quality>,
+    /// Of video: how often no packet went or came for more than a second, while unmuted and wanted.
+    pub gaps: u64,
+    /// How long that was in all.
+    pub gap_time: Duration,
 }
 
 /// Why a session description was refused.

@@ -4,6 +4,7 @@
 //! Invariant: H264 payload types are matched by packetization mode and profile (RFC 6184 section 8.2.2),
 //! never by name alone, since a decoder set up for another one shows nothing.
 
+use super::api::AudioOptions;
 use super::sdp::{MediaType, Section};
 use crate::forward::PayloadMap;
 use crate::forward::codec::Codec;
@@ -18,13 +19,34 @@ pub(crate) struct Negotiated {
     pub(crate) parameters: String,
     /// Its RTX payload type.
     pub(crate) repair: Option<u8>,
+    /// Redundant audio data of it.
+    pub(crate) red: Option<Redundant>,
     /// Feedback agreed on.
     pub(crate) feedback: Vec<String>,
 }
 
+impl Negotiated {
+    /// As LiveKit writes it in TrackInfo: what the sender uses.
+    pub(crate) fn mime_type(&self) -> &'static str {
+        match self.red {
+            Some(red) if red.first => "audio/red",
+            _ => self.codec.mime_type(),
+        }
+    }
+}
+
+/// Redundant audio data (RFC 2198) as negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Redundant {
+    pub(crate) payload_type: u8,
+    /// Named before what it carries: a sender uses what comes first.
+    pub(crate) first: bool,
+}
+
 /// Feedback we understand as a receiver of media, and as its sender.
 const RECEIVE_FEEDBACK: [&str; 5] = ["nack", "nack pli", "ccm fir", "transport-cc", "goog-remb"];
-const SEND_FEEDBACK: [&str; 3] = ["nack", "nack pli", "ccm fir"];
+const SEND_FEEDBACK: [&str; 5] = ["nack", "nack pli", "ccm fir", "transport-cc", "goog-remb"];
+const SEND_AUDIO_FEEDBACK: [&str; 1] = ["nack"];
 
 /// The codecs of an offered or answered section that we forward, in its order. `allowed` limits them by
 /// lower-case name where it isn't empty; `receive` is our direction.
@@ -38,10 +60,11 @@ pub(crate) fn select(section: &Section, allowed: &[String], receive: bool) -> Ve
             Some((apt.parse().ok()?, m.payload_type))
         })
         .collect();
-    let feedback: &[&str] = if receive {
-        &RECEIVE_FEEDBACK
-    } else {
-        &SEND_FEEDBACK
+    // Sound is little and always goes first: its packets carry no numbers for an estimator.
+    let feedback: &[&str] = match (receive, section.kind) {
+        (true, _) => &RECEIVE_FEEDBACK,
+        (false, MediaType::Audio) => &SEND_AUDIO_FEEDBACK,
+        (false, _) => &SEND_FEEDBACK,
     };
     let in_order = section.formats.iter().filter_map(|f| f.parse::<u8>().ok());
     in_order
@@ -62,6 +85,7 @@ pub(crate) fn select(section: &Section, allowed: &[String], receive: bool) -> Ve
                 clock: map.clock.clone(),
                 parameters: section.parameters_of(pt).to_owned(),
                 repair: repairs.iter().find(|(apt, _)| *apt == pt).map(|(_, rtx)| *rtx),
+                red: audio.then(|| redundant(section, pt, &map.clock)).flatten(),
                 feedback: feedback
                     .iter()
                     .filter(|f| section.has_feedback(pt, f))
@@ -70,6 +94,72 @@ pub(crate) fn select(section: &Section, allowed: &[String], receive: bool) -> Ve
             })
         })
         .collect()
+}
+
+/// The redundant audio data of payload type `of`: every block of it carries that one.
+fn redundant(section: &Section, of: u8, clock: &str) -> Option<Redundant> {
+    let place = |pt: u8| section.formats.iter().position(|f| f.parse() == Ok(pt));
+    let map = section.maps.iter().find(|m| {
+        let parameters = section.parameters_of(m.payload_type);
+        m.name.eq_ignore_ascii_case("red")
+            && m.clock == clock
+            && !parameters.is_empty()
+            && parameters.split('/').all(|p| p.trim().parse() == Ok(of))
+    })?;
+    Some(Redundant {
+        payload_type: map.payload_type,
+        first: place(map.payload_type)? < place(of)?,
+    })
+}
+
+/// What a publisher's section is answered with, from what was announced of the track. Its encoder goes by
+/// the answer: in silence it pauses where `usedtx` says so, it encodes two channels where `stereo` does
+/// (stock clients offer that for any track), and it sends the codec that comes first.
+pub(crate) fn publishing(codecs: &mut [Negotiated], audio: &AudioOptions) {
+    for opus in codecs.iter_mut().filter(|c| c.codec == Codec::Opus) {
+        set(&mut opus.parameters, "usedtx", audio.dtx.then_some("1"));
+        set(&mut opus.parameters, "stereo", audio.stereo.then_some("1"));
+        if audio.stereo && value_of(&opus.parameters, "maxaveragebitrate").is_none() {
+            set(&mut opus.parameters, "maxaveragebitrate", Some(STEREO_BITRATE));
+        }
+        if let Some(red) = &mut opus.red {
+            red.first = audio.red && !audio.encrypted;
+        }
+        // Not offered by browsers, and understood by them.
+        nack(opus, true);
+    }
+}
+
+/// What our section to a subscriber says of sound with two channels, and of asking for what was lost:
+/// where the next packet brings it along, there's nothing to ask for.
+pub(crate) fn subscribing(codecs: &mut [Negotiated], stereo: bool) {
+    for opus in codecs.iter_mut().filter(|c| c.codec == Codec::Opus) {
+        set(&mut opus.parameters, "sprop-stereo", stereo.then_some("1"));
+        nack(opus, opus.red.is_none());
+    }
+}
+
+/// Opus goes no higher.
+const STEREO_BITRATE: &str = "510000";
+
+fn nack(codec: &mut Negotiated, on: bool) {
+    codec.feedback.retain(|f| f != "nack");
+    if on {
+        codec.feedback.push("nack".to_owned());
+    }
+}
+
+/// Sets or removes one of the parameters.
+fn set(parameters: &mut String, name: &str, value: Option<&str>) {
+    let mut parts: Vec<&str> = parameters
+        .split(';')
+        .map(str::trim)
+        .filter(|p| !p.is_empty())
+        .filter(|p| !p.split('=').next().is_some_and(|n| n.trim().eq_ignore_ascii_case(name)))
+        .collect();
+    let added = value.map(|v| format!("{name}={v}"));
+    parts.extend(added.as_deref());
+    *parameters = parts.join(";");
 }
 
 /// Puts the payload types of a codec first and leaves the rest in its order.
@@ -182,6 +272,9 @@ pub(crate) fn translate(publisher: &[Negotiated], subscriber: &[Negotiated]) -> 
         };
         if let Some(s) = same.or_else(wider) {
             map.entries.push((p.payload_type, s.payload_type, s.repair));
+            if let (Some(from), Some(to)) = (p.red, s.red) {
+                map.entries.push((from.payload_type, to.payload_type, None));
+            }
         }
     }
     map
@@ -196,6 +289,10 @@ pub(crate) fn offered(audio: bool) -> Vec<Negotiated> {
         clock: clock.to_owned(),
         parameters: parameters.to_owned(),
         repair,
+        red: audio.then_some(Redundant {
+            payload_type: 63,
+            first: false,
+        }),
         feedback: if audio {
             vec!["nack".to_owned()]
         } else {
@@ -266,7 +363,7 @@ mod tests {
         assert_eq!(all[0].feedback, vec!["nack pli", "transport-cc"]);
         let vp8 = select(&video(), &["vp8".to_owned()], false);
         assert_eq!(vp8.len(), 1);
-        assert_eq!(vp8[0].feedback, vec!["nack pli"]);
+        assert_eq!(vp8[0].feedback, vec!["nack pli", "transport-cc"]);
     }
 
     #[test]
@@ -303,12 +400,93 @@ mod tests {
         );
     }
 
+    fn audio(formats: &str) -> Section {
+        section(&format!(
+            "m=audio 9 UDP/TLS/RTP/SAVPF {formats}\na=rtpmap:111 opus/48000/2\n\
+             a=fmtp:111 minptime=10;useinbandfec=1;stereo=1\na=rtcp-fb:111 transport-cc\n\
+             a=rtpmap:63 red/48000/2\na=fmtp:63 111/111\na=rtpmap:64 red/48000/2\na=fmtp:64 0/0\n\
+             a=rtpmap:0 PCMU/8000\n"
+        ))
+    }
+
+    #[test]
+    fn redundant_data_belongs_to_what_it_carries() {
+        let red = |formats: &str| select(&audio(formats), &[], true)[0].red;
+        let found = |first| {
+            Some(Redundant {
+                payload_type: 63,
+                first,
+            })
+        };
+        assert_eq!(red("111 64 63 0"), found(false));
+        assert_eq!(red("63 111"), found(true));
+        assert_eq!(red("111 64"), None, "of something else, or not in the section");
+        let limited = select(&audio("111 63"), &["opus".to_owned()], true);
+        assert_eq!(limited[0].red, found(false));
+    }
+
+    #[test]
+    fn an_encoder_is_told_what_was_announced() {
+        let told = |options: AudioOptions| {
+            let mut codecs = select(&audio("111 63"), &[], true);
+            publishing(&mut codecs, &options);
+            codecs.remove(0)
+        };
+        let usual = told(AudioOptions::default());
+        assert_eq!(usual.parameters, "minptime=10;useinbandfec=1;usedtx=1");
+        assert_eq!(usual.feedback, vec!["transport-cc", "nack"]);
+        assert!(usual.red.unwrap().first);
+        let music = told(AudioOptions {
+            stereo: true,
+            dtx: false,
+            red: false,
+            ..AudioOptions::default()
+        });
+        assert_eq!(
+            music.parameters,
+            "minptime=10;useinbandfec=1;stereo=1;maxaveragebitrate=510000"
+        );
+        assert!(!music.red.unwrap().first, "kept, but not asked for");
+        let secret = AudioOptions {
+            encrypted: true,
+            ..AudioOptions::default()
+        };
+        assert!(!told(secret).red.unwrap().first);
+    }
+
+    #[test]
+    fn a_subscriber_asks_again_only_for_what_does_not_come_along() {
+        let mut codecs = select(&audio("111"), &[], false);
+        subscribing(&mut codecs, true);
+        assert_eq!(codecs[0].feedback, vec!["nack"]);
+        assert!(codecs[0].parameters.ends_with(";sprop-stereo=1"));
+        let mut codecs = select(&audio("111 63"), &[], false);
+        subscribing(&mut codecs, false);
+        assert!(codecs[0].feedback.is_empty());
+        assert!(!codecs[0].parameters.contains("sprop"));
+    }
+
+    #[test]
+    fn redundant_data_is_translated_where_both_have_it() {
+        let with = select(&audio("111 63"), &[], true);
+        let without = select(&audio("111"), &[], true);
+        let red = |from: &[Negotiated], to: &[Negotiated]| {
+            let map = translate(from, to);
+            (map.get(111), map.get(63))
+        };
+        let ours = offered(true);
+        assert_eq!(red(&with, &ours), (Some((111, None)), Some((63, None))));
+        assert_eq!(red(&with, &without), (Some((111, None)), None));
+        assert_eq!(red(&without, &ours), (Some((111, None)), None));
+    }
+
     #[test]
     fn our_numbers_are_distinct() {
         let mut seen = std::collections::HashSet::new();
         for n in offered(false).into_iter().chain(offered(true)) {
             assert!(seen.insert(n.payload_type));
             assert!(n.repair.is_none_or(|r| seen.insert(r)));
+            assert!(n.red.is_none_or(|r| seen.insert(r.payload_type)));
         }
     }
 }

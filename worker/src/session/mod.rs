@@ -14,6 +14,7 @@ mod handover;
 mod ice;
 mod leg;
 mod negotiation;
+mod once;
 mod peer;
 mod runtime;
 mod sdp;

@@ -6,9 +6,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::api::{MediaKind, TrackSid};
-use super::codecs::{Negotiated, offered, prefer, select};
+use super::api::{AudioOptions, MediaKind, TrackSid};
+use super::codecs::{Negotiated, offered, prefer, publishing, select, subscribing};
 use super::leg::LegTransport;
+use super::once::Promise;
 use super::sdp::{Description, Direction, Section, Setup};
 use super::sections::{Slot, Table, Use};
 use super::write::{Body, Outgoing, Written, WrittenSection};
@@ -20,13 +21,14 @@ use crate::net::Route;
 const MAX_ROUTES: usize = 16;
 
 /// Extension numbers of our offers.
-const OFFERED: [(u8, Extension, bool, bool); 8] = [
+const OFFERED: [(u8, Extension, bool, bool); 9] = [
     // number, extension, for audio, for video
     (1, Extension::AudioLevel, true, false),
     (3, Extension::VideoOrientation, false, true),
     (4, Extension::Mid, true, true),
     (5, Extension::PlayoutDelay, false, true),
     (6, Extension::ContentType, false, true),
+    (7, Extension::TransportCc, false, true),
     (8, Extension::ColorSpace, false, true),
     (9, Extension::AbsCaptureTime, true, true),
     (12, Extension::DependencyDescriptor, false, true),
@@ -46,6 +48,8 @@ pub(crate) struct Source {
     pub(crate) sid: TrackSid,
     pub(crate) stream: String,
     pub(crate) cname: String,
+    /// Sound of two channels.
+    pub(crate) stereo: bool,
 }
 
 /// A leg.
@@ -101,13 +105,13 @@ impl PeerLeg {
     }
 
     /// Takes codecs and extensions of the offer into the table, after [`Table::offer`].
-    /// `announced` names the codec of a published track: clients leave the choice among their offered
-    /// ones to the order of the answer.
+    /// `announced` names the codec of a published track, and tells of its sound: clients leave the choice
+    /// among what they offered to the answer.
     pub(crate) fn negotiate(
         &mut self,
         offer: &Description,
         allowed: &[String],
-        announced: &dyn Fn(&TrackSid, &Section) -> Option<String>,
+        announced: &dyn Fn(&TrackSid, &Section) -> Option<(String, AudioOptions)>,
     ) {
         self.mixed = offer.mixed;
         for (slot, section) in self.table.slots.iter_mut().zip(&offer.sections) {
@@ -115,9 +119,10 @@ impl PeerLeg {
             let limit: &[String] = if receive { allowed } else { &[] };
             slot.codecs = select(section, limit, receive);
             if let Use::Publishes(sid) = &slot.used
-                && let Some(codec) = announced(sid, section)
+                && let Some((codec, audio)) = announced(sid, section)
             {
                 prefer(&mut slot.codecs, &codec);
+                publishing(&mut slot.codecs, &audio);
             }
             slot.extensions = section
                 .extensions
@@ -235,9 +240,11 @@ fn sending(slot: &Slot, source: Option<Source>) -> Body {
         return inactive(slot);
     };
     let rtx = slot.codecs.iter().any(|c| c.repair.is_some());
+    let mut codecs = one_estimator(&slot.codecs, &slot.extensions);
+    subscribing(&mut codecs, source.stereo);
     Body::Media {
         direction: Direction::SendOnly,
-        codecs: slot.codecs.clone(),
+        codecs,
         extensions: slot.extensions.clone(),
         rids: Vec::new(),
         outgoing: Some(Outgoing {
@@ -268,11 +275,14 @@ fn answer_body(slot: &Slot, section: &Section, source_of: &dyn Fn(&TrackSid) -> 
         Use::Rejected => rejected(),
         Use::Application => Body::Application,
         _ if slot.codecs.is_empty() => rejected(),
+        Use::Idle | Use::Subscribes(_) if slot.promise.is_some() => {
+            sending(slot, slot.promise.as_ref().map(Promise::source))
+        }
         Use::Idle => inactive(slot),
         Use::Subscribes(sid) => sending(slot, source_of(sid)),
         Use::Publishes(_) => Body::Media {
             direction: Direction::RecvOnly,
-            codecs: receiving(&slot.codecs, &slot.extensions),
+            codecs: one_estimator(&slot.codecs, &slot.extensions),
             extensions: slot.extensions.clone(),
             rids: if section.simulcast {
                 section.send_rids.clone()
@@ -285,7 +295,7 @@ fn answer_body(slot: &Slot, section: &Section, source_of: &dyn Fn(&TrackSid) -> 
 }
 
 /// One estimator is enough: REMB only where transport-wide feedback isn't possible.
-fn receiving(codecs: &[Negotiated], extensions: &[(u8, Extension)]) -> Vec<Negotiated> {
+fn one_estimator(codecs: &[Negotiated], extensions: &[(u8, Extension)]) -> Vec<Negotiated> {
     let wide = extensions.iter().any(|(_, e)| *e == Extension::TransportCc);
     codecs
         .iter()

@@ -2,10 +2,12 @@
 //!
 //! Owns the table of one leg, from offer to offer, and the rules about when a section may change hands.
 //! Pure. Invariants: a section is never bound to a second track before a completed answer had it
-//! inactive (a browser tells its application of a new track only then); a section keeps its place.
+//! inactive (a browser tells its application of a new track only then), but for one that was promised to
+//! a client which makes one offer; a section keeps its place.
 
 use super::api::{MediaKind, TrackSid};
 use super::codecs::Negotiated;
+use super::once::Promise;
 use super::sdp::{MediaType, Section};
 use crate::forward::extension::Extension;
 
@@ -37,6 +39,8 @@ pub(crate) struct Slot {
     pub(crate) extensions: Vec<(u8, Extension)>,
     /// Ours while it subscribes: media and RTX.
     pub(crate) ssrcs: (u32, u32),
+    /// Answered as sending for good, with these SSRCs, whatever it carries.
+    pub(crate) promise: Option<Promise>,
 }
 
 impl Slot {
@@ -51,12 +55,14 @@ impl Slot {
             codecs: Vec::new(),
             extensions: Vec::new(),
             ssrcs: (0, 0),
+            promise: None,
         }
     }
 
     /// Could carry a new track of `kind` to the client.
     pub(crate) fn bindable(&self, kind: MediaKind) -> bool {
-        self.kind == Some(kind) && self.used == Use::Idle && self.clean && self.receivable
+        let clean = self.clean || self.promise.is_some();
+        self.kind == Some(kind) && self.used == Use::Idle && clean && self.receivable
     }
 
     /// Will be bindable after one more round.

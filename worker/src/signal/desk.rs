@@ -249,6 +249,7 @@ impl Desk {
             // A resumed stream says again what may not have arrived.
             Some(
                 client_frame::Frame::Request(_)
+                | client_frame::Frame::RestartIce(_)
                 | client_frame::Frame::Tell(_)
                 | client_frame::Frame::Standing(_),
             ) if heard => {}
@@ -259,6 +260,13 @@ impl Desk {
                     return;
                 }
                 self.request(session, &bytes, now);
+            }
+            Some(client_frame::Frame::RestartIce(restart)) => {
+                let action = crate::room::Action::OfferAgain {
+                    id: restart.id,
+                    credentials: (!restart.ufrag.is_empty()).then_some((restart.ufrag, restart.pwd)),
+                };
+                self.act(session, action, now);
             }
             Some(client_frame::Frame::Hangup(hangup)) => {
                 if hangup.may_resume {
@@ -376,6 +384,7 @@ impl Desk {
             | Event::TrackLive { session, .. }
             | Event::TrackEnded { session, .. }
             | Event::SubscriptionBound { session, .. }
+            | Event::StreamState { session, .. }
             | Event::Data { session, .. } => *session,
             Event::Connected {
                 session, since_open, ..
@@ -390,7 +399,9 @@ impl Desk {
                 return;
             }
             Event::Statistics { sessions } => {
-                let round = self.tracker.round(sessions, now.since_start, &self.metrics);
+                let round = self
+                    .tracker
+                    .round(sessions, now.since_start, &self.hall, &self.metrics);
                 self.egress_bits_per_second = round.egress_bits_per_second;
                 self.metrics.packets_dropped(&self.media.dropped());
                 let mut out = Outbox::default();

@@ -75,6 +75,7 @@ pub fn entry(start: &Start) -> Result<Entry, PublicError> {
         },
         resume: resumes.then_some(request.participant_sid),
         token_issued_at_ms: start.token_issued_at_ms,
+        offers_once: start.offers_once && !start.dual_peer_connection,
         tracks: request.add_track_requests,
         offer: request.publisher_offer,
         sync: request.sync_state,
