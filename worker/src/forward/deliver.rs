@@ -4,8 +4,11 @@
 //! subscriber's packets are neighbours in the batch. Invariants: a packet's order within its stream is
 //! kept; nothing is allocated; nothing else happens between the parts of one delivery.
 
+use std::sync::Arc;
+
 use super::Forwarder;
 use super::buffer::PacketBuffer;
+use super::rewind::Rewind;
 use super::subscription::Arrived;
 use super::track::{Layer, Pending};
 use crate::net::SendBatch;
@@ -27,6 +30,8 @@ impl Forwarder {
     pub(crate) fn deliver(&mut self, batch: &mut SendBatch) -> bool {
         while let Some(key) = self.fresh.get(self.cursor.track).copied() {
             if let Some(Some(track)) = self.tracks.get_mut(key.0) {
+                let publisher = self.peers.get(track.spec.leg.0).and_then(Option::as_ref);
+                let publisher = publisher.map(|p| Arc::clone(&p.extensions));
                 let (layers, pending) = (&track.layers, &mut track.pending);
                 if self.cursor.subscription == 0 && track.spec.kind == crate::session::api::MediaKind::Video {
                     even_out(pending);
@@ -36,9 +41,27 @@ impl Forwarder {
                     let at = self.cursor.subscription;
                     self.cursor.subscription += 1;
                     let Some(s) = slot else { continue };
+                    let begins = s.can_start();
                     let Some(Some(peer)) = self.peers.get_mut(s.binding.leg.0) else {
                         continue;
                     };
+                    if begins
+                        && let Some(ids) = &publisher
+                        && let Some(rewind) = Rewind::find(layers, pending, s)
+                    {
+                        for sequence in rewind.sequences() {
+                            let Some(p) = rewind.read(sequence, ids, &track.spec.codecs) else {
+                                s.skip(sequence);
+                                continue;
+                            };
+                            let start = batch.begin();
+                            let number = peer.outgoing.number();
+                            let arrived = rewind.arrived(sequence, &p);
+                            if let Some(dressed) = s.forward(&arrived, &clocks, number, batch.buffer()) {
+                                peer.seal(batch, start, &dressed, false, arrived.now);
+                            }
+                        }
+                    }
                     for p in pending.iter() {
                         let Some(arrived) = arrived(p, layers) else {
                             continue;
@@ -48,6 +71,9 @@ impl Forwarder {
                         if let Some(dressed) = s.forward(&arrived, &clocks, number, batch.buffer()) {
                             peer.seal(batch, start, &dressed, false, p.now);
                         }
+                    }
+                    if begins && s.waits_for_key_frame() {
+                        self.waiting.push((key, at));
                     }
                     if s.next_report.is_none() && s.current.is_some() {
                         s.next_report = Some(self.next_tick);
@@ -65,6 +91,12 @@ impl Forwarder {
         }
         self.fresh.clear();
         self.cursor = Cursor::default();
+        while let Some((key, at)) = self.waiting.pop() {
+            if let Some(track) = self.track(key) {
+                track.want_awaited(at);
+            }
+            self.look_soon(key);
+        }
         false
     }
 }
@@ -72,10 +104,11 @@ impl Forwarder {
 /// A pending packet with its bytes; `None` where they are gone, which a stream does to itself that sends
 /// more in a turn than a buffer holds.
 fn arrived<'a>(p: &'a Pending, layers: &'a [Layer]) -> Option<Arrived<'a>> {
+    let layer = layers.get(p.layer)?;
     let (bytes, payload): (&[u8], &[u8]) = if p.payload_len == 0 {
         (&[], &[])
     } else {
-        let buffer: &PacketBuffer = &layers.get(p.layer)?.buffer;
+        let buffer: &PacketBuffer = &layer.buffer;
         let bytes = buffer.get(p.sequence)?;
         let start = p.header.header_len;
         (bytes, bytes.get(start..start + p.payload_len)?)
@@ -86,7 +119,7 @@ fn arrived<'a>(p: &'a Pending, layers: &'a [Layer]) -> Option<Arrived<'a>> {
         payload,
         passed: &p.passed,
         codec: p.codec,
-        vp8: p.vp8,
+        layering: layer.source.layering(&p.described),
         layer: p.layer,
         sequence: p.sequence,
         newest: p.newest,

@@ -148,6 +148,13 @@ impl Passed {
         found.map(|(_, _, len)| 1 + usize::from(*len)).sum()
     }
 
+    /// The value of one.
+    pub(crate) fn get<'a>(&self, packet: &'a [u8], wanted: Extension) -> Option<&'a [u8]> {
+        self.iter(packet)
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, v)| v)
+    }
+
     /// Meaning and value, in the packet's order.
     pub(crate) fn iter<'a>(&self, packet: &'a [u8]) -> impl Iterator<Item = (Extension, &'a [u8])> {
         let found = self.elements.iter().take(usize::from(self.count)).copied();

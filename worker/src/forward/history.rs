@@ -4,8 +4,8 @@
 //! at all; the ring grows until it holds [`KEPT`] of what leaves or is as long as it may be, and from then
 //! on nothing is allocated.
 
-use super::codec::Vp8Numbers;
 use super::subscription::Padding;
+use super::svc::Dress;
 
 /// Nobody asks for what is older, in milliseconds.
 const KEPT: u32 = 700;
@@ -19,7 +19,7 @@ pub(crate) struct Sent {
     /// The low part of the number it left with.
     pub(crate) out: u32,
     pub(crate) timestamp: u32,
-    pub(crate) numbers: Vp8Numbers,
+    pub(crate) dress: Dress,
     /// When it last left, in milliseconds since the subscription's first packet.
     pub(crate) at: u32,
     /// Transport-wide number, where it carried one.
@@ -36,11 +36,7 @@ const NOTHING: Sent = Sent {
     sequence: 0,
     out: 0,
     timestamp: 0,
-    numbers: Vp8Numbers {
-        picture_id: 0,
-        tl0_index: 0,
-        key_index: 0,
-    },
+    dress: Dress::NONE,
     at: 0,
     wide: 0,
     layer: VACANT,

@@ -23,12 +23,13 @@ pub(crate) mod packet;
 pub(crate) mod peer;
 pub(crate) mod receive;
 mod reports;
+mod rewind;
 pub(crate) mod rtcp;
 pub(crate) mod seqmap;
 pub(crate) mod srtp;
 pub(crate) mod subscription;
-pub(crate) mod timers;
 pub(crate) mod svc;
+pub(crate) mod timers;
 pub(crate) mod track;
 pub(crate) mod twcc;
 
@@ -36,7 +37,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::codec::Vp8;
 use self::deliver::Cursor;
 use self::drops::{Drop, DropCounters};
 use self::extension::{Extension, Passed};
@@ -45,6 +45,7 @@ use self::peer::{Peer, Source};
 use self::reports::Job;
 use self::srtp::{Srtp, SrtpError};
 use self::subscription::{Binding, Padding, Subscription};
+use self::svc::source::Parts;
 use self::timers::Timers;
 use self::track::{Pending, Track, TrackSpec};
 use crate::net::Route;
@@ -83,6 +84,8 @@ pub(crate) struct Forwarder {
     scratch: Vec<u8>,
     /// Tracks with pending packets, each once.
     fresh: Vec<TrackKey>,
+    /// Subscriptions that found nothing to begin with.
+    waiting: Vec<(TrackKey, usize)>,
     /// How far they were delivered.
     cursor: Cursor,
     timers: Timers<Job>,
@@ -99,6 +102,7 @@ impl Forwarder {
             drops,
             scratch: Vec::with_capacity(2048),
             fresh: Vec::new(),
+            waiting: Vec::new(),
             cursor: Cursor::default(),
             timers: Timers::default(),
             start: now,
@@ -167,8 +171,7 @@ impl Forwarder {
                 s.ready = true;
                 s.rekeyed();
                 s.restart();
-                track.renew_requests();
-                self.look_soon(TrackKey(at));
+                self.begin_soon(TrackKey(at));
             }
         }
     }
@@ -273,9 +276,22 @@ impl Forwarder {
             peer.begin(&mut subscription, place);
         }
         track.attach(subscription);
-        track.renew_requests();
-        self.look_soon(key);
+        self.begin_soon(key);
         true
+    }
+
+    /// Chooses the layers of a track's subscriptions and gives those without a picture what there is to
+    /// begin with, in this turn.
+    fn begin_soon(&mut self, key: TrackKey) {
+        if let Some(track) = self.track(key) {
+            for at in 0..track.subscriptions.len() {
+                track.reselect(at);
+            }
+        }
+        if !self.fresh.contains(&key) {
+            self.fresh.push(key);
+        }
+        self.look_soon(key);
     }
 
     /// Ends a subscription.
@@ -317,9 +333,12 @@ impl Forwarder {
         let Some(at) = track.position(session) else { return };
         if let Some(Some(s)) = track.subscriptions.get_mut(at) {
             s.binding.wanted = quality;
+            // One without a picture may have something to begin with, and asks for a key frame if not.
+            if s.current.is_some() {
+                track.renew_requests();
+            }
         }
-        track.renew_requests();
-        self.look_soon(key);
+        self.begin_soon(key);
     }
 
     pub(crate) fn mute(&mut self, sid: &TrackSid, muted: bool) {
@@ -329,6 +348,7 @@ impl Forwarder {
         let Some(track) = self.track(key) else { return };
         if track.muted != muted {
             track.muted = muted;
+            track.forget_pictures();
             for s in track.subscriptions.iter_mut().flatten() {
                 s.restart();
             }
@@ -469,15 +489,15 @@ impl Forwarder {
             if !payload.is_empty() {
                 state.buffer.insert(arrival.sequence, packet, now);
             }
-            let vp8 = if codec == codec::Codec::Vp8 {
-                Vp8::parse(payload)
-            } else {
-                None
+            let parts = Parts {
+                codec,
+                payload,
+                descriptor: passed.get(packet, Extension::DependencyDescriptor),
             };
-            let starts = match codec {
-                codec::Codec::Vp8 => vp8.is_some_and(|d| d.key_frame),
-                _ => codec.starts_key_frame(payload),
-            };
+            let (described, starts) =
+                state
+                    .source
+                    .arrive(parts, arrival.sequence, header.timestamp, arrival.newest, now);
             if track.pending.is_empty() {
                 self.fresh.push(key);
             }
@@ -485,7 +505,7 @@ impl Forwarder {
                 header: *header,
                 passed,
                 codec,
-                vp8,
+                described,
                 layer,
                 sequence: arrival.sequence,
                 payload_len: payload.len(),

@@ -8,12 +8,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::codec::{Codec, Vp8, Vp8Munger, Vp8Numbers};
+use super::codec::Codec;
 use super::extension::{Extension, Incoming, Outgoing, Passed};
 use super::history::{History, Sent};
+use super::layers::LayerSet;
 use super::packet::{ExtensionWriter, Header, Rewrite, write_header};
 use super::receive::SenderClock;
 use super::seqmap::SequenceMap;
+use super::svc::{Decision, Dress, Layering, Numbers, Position, Selector, Target};
 use super::{LegKey, PayloadMap};
 use crate::session::api::{Quality, SessionId};
 
@@ -59,7 +61,7 @@ pub(crate) struct Arrived<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) passed: &'a Passed,
     pub(crate) codec: Codec,
-    pub(crate) vp8: Option<Vp8>,
+    pub(crate) layering: Layering<'a>,
     pub(crate) layer: usize,
     pub(crate) sequence: u64,
     pub(crate) newest: bool,
@@ -86,7 +88,7 @@ pub(crate) struct Resend {
     pub(crate) sequence: u64,
     out: u64,
     timestamp: u32,
-    numbers: Vp8Numbers,
+    dress: Dress,
     wide: u16,
     padding: Padding,
 }
@@ -97,6 +99,10 @@ pub(crate) struct Subscription {
     pub(crate) binding: Binding,
     pub(crate) current: Option<usize>,
     pub(crate) target: Option<usize>,
+    /// Layers whose key frame is taken on the way to the target.
+    pub(crate) accepted: LayerSet,
+    /// Frames a second that are enough.
+    pub(crate) fps: Option<u32>,
     /// Packets reach the subscriber. A key frame that came before would be lost, and its decoder wait for
     /// the one after.
     pub(crate) ready: bool,
@@ -106,7 +112,10 @@ pub(crate) struct Subscription {
     last_at: Option<Instant>,
     /// Layer of the last packet, whose clock relates to the offset.
     last_layer: Option<usize>,
-    vp8: Vp8Munger,
+    selector: Selector,
+    numbers: Numbers,
+    /// What the network carries of the layers within an encoding.
+    limit: Target,
     history: History,
     /// The moment that the history counts from.
     epoch: Option<Instant>,
@@ -133,13 +142,17 @@ impl Subscription {
             binding,
             current: None,
             target: None,
+            accepted: LayerSet::default(),
+            fps: None,
             ready: true,
             map: SequenceMap::new(u64::from(seed & 0x3FFF)),
             timestamp_offset: 0,
             last_timestamp: seed,
             last_at: None,
             last_layer: None,
-            vp8: Vp8Munger::default(),
+            selector: Selector::default(),
+            numbers: Numbers::default(),
+            limit: Target::ALL,
             history: History::new(history),
             epoch: None,
             rtx: u64::from((seed >> 16) & 0x3FFF),
@@ -177,11 +190,41 @@ impl Subscription {
     /// Waits for a key frame before anything is forwarded again.
     pub(crate) fn restart(&mut self) {
         self.current = None;
+        self.selector.restart();
+    }
+
+    /// The layers within the encoding from now on, as far as the network carries them.
+    pub(crate) fn want(&mut self, wanted: Target) {
+        self.selector.want(Target {
+            spatial: wanted.spatial.min(self.limit.spatial),
+            temporal: wanted.temporal.min(self.limit.temporal),
+        });
+    }
+
+    /// What the network carries of the layers within an encoding; in force with the next choice.
+    pub(crate) fn limit(&mut self, limit: Target) {
+        self.limit = limit;
+    }
+
+    /// The layers within the encoding that are forwarded, where there are any.
+    pub(crate) fn layers(&self) -> Option<Target> {
+        self.selector.layers()
+    }
+
+    /// Nothing is forwarded, though something could be.
+    pub(crate) fn can_start(&self) -> bool {
+        self.ready && self.current.is_none() && self.target.is_some()
+    }
+
+    /// A packet of a replay that had no payload.
+    pub(crate) fn skip(&mut self, sequence: u64) {
+        self.map.drop_packet(sequence);
     }
 
     /// Whether a key frame of the target layer is awaited.
     pub(crate) fn waits_for_key_frame(&self) -> bool {
-        self.ready && self.target.is_some() && self.target != self.current
+        let inside = self.current.is_some() && self.selector.waits_for_key_frame();
+        self.ready && self.target.is_some() && (self.target != self.current || inside)
     }
 
     /// Appends the packet to `out` as this subscriber gets it; `None` and nothing appended: not for it.
@@ -196,7 +239,8 @@ impl Subscription {
         if !self.ready {
             return None;
         }
-        if Some(p.layer) == self.target && self.current != self.target && p.starts && p.newest {
+        let enters = self.target == Some(p.layer) || self.accepted.contains(p.layer);
+        if enters && self.current != self.target && self.current != Some(p.layer) && p.starts && p.newest {
             self.switch(p, clocks);
         }
         if self.current != Some(p.layer) {
@@ -208,11 +252,22 @@ impl Subscription {
             self.map.drop_packet(p.sequence);
             return None;
         }
+        let at = Position {
+            timestamp: p.header.timestamp,
+            newest: p.newest,
+            marker: p.header.marker,
+        };
+        let Decision::Forward { marker } = self.selector.select(&p.layering, at) else {
+            self.map.drop_packet(p.sequence);
+            self.numbers.drop(&p.layering, p.newest);
+            return None;
+        };
         let mapped = self.map.map(p.sequence)?;
         // One from before the present key can't be sealed under its number any more.
         let index = mapped.checked_sub(self.before_key)?;
         let timestamp = p.header.timestamp.wrapping_add(self.timestamp_offset);
-        let numbers = p.vp8.map(|d| self.vp8.map(&d, p.newest)).unwrap_or_default();
+        let told = self.selector.announcement(&p.layering);
+        let dress = self.numbers.dress(&p.layering, p.newest, marker, told);
         if p.newest {
             self.last_timestamp = timestamp;
             self.last_at = Some(p.now);
@@ -223,7 +278,7 @@ impl Subscription {
             sequence: p.sequence,
             out: mapped as u32,
             timestamp,
-            numbers,
+            dress,
             at,
             wide: number,
             layer: p.layer as u8,
@@ -232,18 +287,18 @@ impl Subscription {
         });
         let start = out.len();
         let head = Rewrite {
-            marker: p.header.marker,
+            marker,
             payload_type,
             sequence: mapped as u16,
             timestamp,
             ssrc: self.binding.ssrc,
         };
         write_header(out, &head);
-        let numbered = self.write_extensions(p.bytes, p.passed, number, p.padding.block, out);
+        let numbered = self.write_extensions(p.bytes, p.passed, &dress, number, p.padding.block, out);
         let payload_at = out.len();
         out.extend_from_slice(p.payload);
-        if let (Some(d), Some(payload)) = (p.vp8, out.get_mut(payload_at..)) {
-            d.rewrite(payload, &numbers);
+        if let Some(payload) = out.get_mut(payload_at..) {
+            p.layering.rewrite(payload, &dress);
         }
         pad(out, start, p.padding.payload);
         self.packets += 1;
@@ -292,10 +347,11 @@ impl Subscription {
         } else {
             self.timestamp_offset = self.last_timestamp.wrapping_sub(p.header.timestamp);
         }
-        if let Some(d) = &p.vp8 {
-            self.vp8.switch(d);
-        }
+        self.numbers.switch(&p.layering);
+        self.selector.restart();
         self.current = Some(p.layer);
+        // What lies on the way from here is seen when layers are chosen again.
+        self.accepted = LayerSet::default();
     }
 
     /// Elements of constant length first. Whether `number` is among them.
@@ -303,6 +359,7 @@ impl Subscription {
         &self,
         bytes: &[u8],
         passed: &Passed,
+        dress: &Dress,
         number: u16,
         filling: u8,
         out: &mut Vec<u8>,
@@ -310,11 +367,19 @@ impl Subscription {
         let ids = &self.binding.extensions;
         let mid = ids.get(Extension::Mid);
         let wide = ids.get(Extension::TransportCc).filter(|_| self.binding.wide);
+        // The descriptor in this subscriber's terms, where they differ.
+        let own = passed
+            .get(bytes, Extension::DependencyDescriptor)
+            .and_then(|d| dress.descriptor(d));
+        let passed = || {
+            passed.iter(bytes).map(|(kind, value)| match &own {
+                Some(own) if kind == Extension::DependencyDescriptor => (kind, own.bytes()),
+                _ => (kind, value),
+            })
+        };
         let long = |id: u8, len: usize| id > 14 || len > 16 || len == 0;
         let two_byte = self.binding.mixed
-            && (passed
-                .iter(bytes)
-                .any(|(kind, v)| ids.get(kind).is_some_and(|id| long(id, v.len())))
+            && (passed().any(|(kind, v)| ids.get(kind).is_some_and(|id| long(id, v.len())))
                 || mid.is_some_and(|id| long(id, self.binding.mid.len()))
                 || wide.is_some_and(|id| long(id, 2)));
         let mut writer = ExtensionWriter::new(out, two_byte);
@@ -324,7 +389,7 @@ impl Subscription {
         if let Some(id) = wide {
             writer.push(id, &number.to_be_bytes());
         }
-        for (kind, value) in passed.iter(bytes) {
+        for (kind, value) in passed() {
             if let Some(id) = ids.get(kind) {
                 writer.push(id, value);
             }
@@ -357,7 +422,7 @@ impl Subscription {
             sequence: sent.sequence,
             out,
             timestamp: sent.timestamp,
-            numbers: sent.numbers,
+            dress: sent.dress,
             wide: sent.wide,
             padding: sent.padding,
         })
@@ -380,7 +445,7 @@ impl Subscription {
         let passed = Passed::find(&header, packet, ids);
         let start = out.len();
         let mut head = Rewrite {
-            marker: header.marker,
+            marker: what.dress.marker,
             payload_type,
             sequence: what.out as u16,
             timestamp: what.timestamp,
@@ -402,17 +467,15 @@ impl Subscription {
         } else {
             what.padding
         };
-        let numbered = self.write_extensions(packet, &passed, carried, padding.block, out);
+        let numbered = self.write_extensions(packet, &passed, &what.dress, carried, padding.block, out);
         let header_len = out.len() - start;
         if rtx.is_some() {
             out.extend_from_slice(&(what.out as u16).to_be_bytes());
         }
         let payload_at = out.len();
         out.extend_from_slice(payload);
-        if codec_of(header.payload_type) == Some(Codec::Vp8)
-            && let (Some(d), Some(payload)) = (Vp8::parse(payload), out.get_mut(payload_at..))
-        {
-            d.rewrite(payload, &what.numbers);
+        if let (Some(codec), Some(payload)) = (codec_of(header.payload_type), out.get_mut(payload_at..)) {
+            what.dress.rewrite(codec, payload);
         }
         pad(out, start, padding.payload);
         Some(Dressed {

@@ -1,3 +1,4 @@
+use super::super::codec::Vp8;
 use super::super::packet::{Header, Rewrite, write_header};
 use super::*;
 
@@ -82,7 +83,7 @@ impl Feed {
             payload,
             passed: &passed,
             codec: Codec::Vp8,
-            vp8,
+            layering: vp8.map_or(Layering::Plain, Layering::Vp8),
             layer,
             sequence: u64::from(sequence),
             newest: true,

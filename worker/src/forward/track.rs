@@ -5,13 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::codec::{Codec, Vp8};
+use super::codec::Codec;
 use super::extension::Passed;
-use super::layers::{DEAD_AFTER, LayerState, choose, quality_of};
+use super::layers::{DEAD_AFTER, LayerState, choose, on_the_way, quality_of};
 use super::levels::LevelMeter;
 use super::packet::Header;
 use super::receive::Receiver;
 use super::subscription::{Padding, Subscription};
+use super::svc::{Described, Source, Target};
 use super::{LegKey, buffer::PacketBuffer};
 use crate::session::api::{MediaKind, Quality, SessionId, TrackSid};
 
@@ -51,6 +52,8 @@ pub(crate) struct Layer {
     pub(crate) receiver: Receiver,
     pub(crate) buffer: PacketBuffer,
     pub(crate) last_packet: Option<Instant>,
+    /// Layers within it, and its last key frame.
+    pub(crate) source: Source,
     asked: Option<Instant>,
     wanted: bool,
     pub(crate) plis: u64,
@@ -62,7 +65,7 @@ pub(crate) struct Pending {
     pub(crate) header: Header,
     pub(crate) passed: Passed,
     pub(crate) codec: Codec,
-    pub(crate) vp8: Option<Vp8>,
+    pub(crate) described: Described,
     pub(crate) layer: usize,
     pub(crate) sequence: u64,
     /// Bytes of its payload; 0 for padding alone.
@@ -113,6 +116,7 @@ impl Track {
                 receiver: Receiver::new(rate),
                 buffer: PacketBuffer::default(),
                 last_packet: None,
+                source: Source::default(),
                 asked: None,
                 wanted: false,
                 plis: 0,
@@ -185,8 +189,14 @@ impl Track {
             return false;
         };
         sub.target = choose(sub.binding.wanted, &states, sub.target);
-        if sub.target.is_none() {
-            sub.restart();
+        match sub.target {
+            None => sub.restart(),
+            Some(target) => sub.accepted = on_the_way(&states, sub.current, target),
+        }
+        let fed = sub.current.or(sub.target).and_then(|l| self.layers.get(l));
+        if let Some((layer, wanted)) = fed.zip(sub.binding.wanted) {
+            let single = self.layers.len() == 1;
+            sub.want(layers_wanted(layer, wanted, single, sub.fps));
         }
         sub.waits_for_key_frame()
     }
@@ -242,11 +252,34 @@ impl Track {
     /// Asks for what is still awaited; called on a timer.
     pub(crate) fn renew_requests(&mut self) {
         for at in 0..self.subscriptions.len() {
-            if self.reselect(at)
-                && let Some(layer) = self.subscriptions.get(at).and_then(|s| s.as_ref()?.target)
-            {
-                self.want_key_frame(layer);
+            if self.reselect(at) {
+                self.want_awaited(at);
             }
+        }
+    }
+
+    /// Notes the key frames that a subscription waits for: of its target, and while it has nothing at all,
+    /// of the lowest layer that would do, which is the cheapest and the soonest.
+    pub(crate) fn want_awaited(&mut self, at: usize) {
+        let Some(Some(sub)) = self.subscriptions.get(at) else {
+            return;
+        };
+        let quality = |l: &usize| self.layers.get(*l).map(|l| l.quality);
+        let lowest = sub
+            .accepted
+            .iter()
+            .min_by_key(quality)
+            .filter(|_| sub.current.is_none());
+        let target = sub.target;
+        for layer in [target, lowest].into_iter().flatten() {
+            self.want_key_frame(layer);
+        }
+    }
+
+    /// Nothing of what came in so far may be shown again.
+    pub(crate) fn forget_pictures(&mut self) {
+        for layer in &mut self.layers {
+            layer.source.key_frames.forget();
         }
     }
 
@@ -270,4 +303,23 @@ impl Track {
             None => self.subscriptions.push(Some(subscription)),
         }
     }
+}
+
+/// The layers within an encoding that a subscriber wants: the quality names one in space where there are no
+/// encodings to choose from, the frame rate one in time. Never more than what is sent, since a key frame would
+/// be asked for in vain.
+fn layers_wanted(layer: &Layer, wanted: Quality, single: bool, fps: Option<u32>) -> Target {
+    let Some(now) = layer.last_packet else {
+        return Target::ALL;
+    };
+    let rates = &layer.source.rates;
+    let most = rates.live(now).map_or(u8::MAX, |l| l.spatial);
+    let spatial = match wanted {
+        Quality::Low if single => 0,
+        Quality::Medium if single => 1,
+        _ => u8::MAX,
+    };
+    let spatial = spatial.min(most);
+    let temporal = fps.map_or(u8::MAX, |fps| rates.temporal_for(f64::from(fps), spatial, now));
+    Target { spatial, temporal }
 }

@@ -536,7 +536,7 @@ fn the_subscriber_is_told_its_decode_targets() {
             told.push((
                 key,
                 spatial,
-                (dress.descriptor.targets > 0).then_some(dress.descriptor.active),
+                (dress.changes.targets > 0).then_some(dress.changes.active),
             ));
         }
     }

@@ -4,16 +4,55 @@
 //! another stream takes over; VP8's picture ids have no hole where a picture was held back on purpose;
 //! frame numbers of the dependency descriptor keep their holes, since references are distances.
 
-use super::dependency_descriptor::{Changes, Frame};
+use super::bits::BitWriter;
+use super::dependency_descriptor::{Changes, Frame, rewrite};
 use super::selector::Layering;
-use crate::forward::codec::{Vp8Munger, Vp8Numbers};
+use super::vp9::Vp9;
+use crate::forward::codec::{Codec, Vp8, Vp8Munger, Vp8Numbers};
 
 /// What a packet leaves with besides its RTP header: enough to write the same bytes again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dress {
-    pub(crate) codec: Vp8Numbers,
-    pub(crate) descriptor: Changes,
+    /// Written over the payload's own; `None` where it has none.
+    pub(crate) codec: Option<Vp8Numbers>,
+    pub(crate) changes: Changes,
     pub(crate) marker: bool,
+}
+
+impl Dress {
+    /// As it came.
+    pub(crate) const NONE: Dress = Dress {
+        codec: None,
+        changes: Changes {
+            number: 0,
+            active: 0,
+            targets: 0,
+        },
+        marker: false,
+    };
+
+    /// The dependency descriptor in the subscriber's terms, where they differ from the sender's.
+    pub(crate) fn descriptor(&self, bytes: &[u8]) -> Option<BitWriter> {
+        (!self.changes.is_none()).then(|| rewrite(bytes, &self.changes)).flatten()
+    }
+
+    /// Writes the codec's numbers over those of a payload that was dressed before.
+    pub(crate) fn rewrite(&self, codec: Codec, payload: &mut [u8]) {
+        let Some(numbers) = &self.codec else { return };
+        match codec {
+            Codec::Vp8 => {
+                if let Some(d) = Vp8::parse(payload) {
+                    d.rewrite(payload, numbers);
+                }
+            }
+            Codec::Vp9 => {
+                if let Some(d) = Vp9::parse(payload) {
+                    d.rewrite(payload, numbers.picture_id, numbers.tl0_index);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// One subscriber's numbers.
@@ -52,7 +91,7 @@ impl Numbers {
     ) -> Dress {
         let mut out = Dress {
             marker,
-            ..Dress::default()
+            ..Dress::NONE
         };
         if let Some(input) = codec_numbers(packet) {
             let id = match packet {
@@ -61,13 +100,13 @@ impl Numbers {
                 _ => None,
             };
             let wide = id.is_some_and(|id| id.1);
-            out.codec = self.codec.map_numbers(input, wide, newest);
+            out.codec = Some(self.codec.map_numbers(input, wide, newest));
         }
         if let Layering::Targets { frame, .. } = packet {
-            out.descriptor.number = self.frame_offset;
+            out.changes.number = self.frame_offset;
             if let Some((active, targets)) = announcement {
-                out.descriptor.active = active;
-                out.descriptor.targets = targets;
+                out.changes.active = active;
+                out.changes.targets = targets;
             }
             self.note_frame(frame, newest);
         }

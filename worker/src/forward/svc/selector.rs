@@ -56,10 +56,11 @@ impl Described {
 impl Layering<'_> {
     /// Writes the codec's running numbers over those of the payload.
     pub(crate) fn rewrite(&self, payload: &mut [u8], dress: &Dress) {
+        let Some(numbers) = &dress.codec else { return };
         match self {
-            Layering::Vp8(d) => d.rewrite(payload, &dress.codec),
+            Layering::Vp8(d) => d.rewrite(payload, numbers),
             Layering::Vp9(d) | Layering::Targets { vp9: Some(d), .. } => {
-                d.rewrite(payload, dress.codec.picture_id, dress.codec.tl0_index);
+                d.rewrite(payload, numbers.picture_id, numbers.tl0_index);
             }
             _ => {}
         }
