@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::TrackKey;
+use super::audio::select::Stage;
 use super::extension::Incoming;
 use super::outgoing::{Departure, Outgoing};
 use super::srtp::Srtp;
-use super::subscription::{Dressed, Subscription};
+use super::subscription::{Dressed, Subscription, Trail};
 use super::twcc::Recorder;
 use crate::net::{Route, SendBatch};
 
@@ -40,6 +41,10 @@ pub(crate) enum Source {
 pub(crate) struct Peer {
     pub(crate) route: Option<Route>,
     pub(crate) srtp: Option<Srtp>,
+    /// Whom it hears.
+    pub(crate) stage: Stage,
+    /// Microphones that it could hear.
+    pub(crate) competing: usize,
     pub(crate) outgoing: Outgoing,
     pub(crate) extensions: Arc<Incoming>,
     pub(crate) sources: HashMap<u32, Source>,
@@ -48,6 +53,8 @@ pub(crate) struct Peer {
     pub(crate) sending: HashMap<u32, (TrackKey, usize)>,
     /// Next numbers of SSRCs of ours that no subscription uses any more.
     spent: HashMap<u32, u64>,
+    /// Media SSRCs that the client was promised for good, and where the last stream under them ended.
+    promised: HashMap<u32, Option<Trail>>,
     pub(crate) twcc: Option<Recorder>,
     pub(crate) next_twcc: Option<Instant>,
     /// The SSRC our feedback comes from.
@@ -61,12 +68,15 @@ impl Peer {
         Peer {
             route: None,
             srtp: None,
+            stage: Stage::default(),
+            competing: 0,
             outgoing: Outgoing::default(),
             extensions: Arc::default(),
             sources: HashMap::new(),
             mids: HashMap::new(),
             sending: HashMap::new(),
             spent: HashMap::new(),
+            promised: HashMap::new(),
             twcc: None,
             next_twcc: None,
             feedback_ssrc,
@@ -107,10 +117,18 @@ impl Peer {
         self.spent.clear();
     }
 
+    /// Whatever is sent under this SSRC is one stream to the client.
+    pub(crate) fn promise(&mut self, ssrc: u32) {
+        self.promised.entry(ssrc).or_default();
+    }
+
     /// A subscription begins: its SSRCs may have been used before.
     pub(crate) fn begin(&mut self, subscription: &mut Subscription, place: (TrackKey, usize)) {
         let (ssrc, rtx) = (subscription.binding.ssrc, subscription.binding.rtx_ssrc);
         subscription.follow(self.spent.remove(&ssrc), self.spent.remove(&rtx));
+        if let Some(Some(trail)) = self.promised.get(&ssrc) {
+            subscription.go_on(trail);
+        }
         self.sending.insert(ssrc, place);
         self.sending.insert(rtx, place);
     }
@@ -120,6 +138,9 @@ impl Peer {
         let (ssrc, rtx) = (subscription.binding.ssrc, subscription.binding.rtx_ssrc);
         self.sending.remove(&ssrc);
         self.sending.remove(&rtx);
+        if let (Some(ended), Some(trail)) = (self.promised.get_mut(&ssrc), subscription.trail()) {
+            *ended = Some(trail);
+        }
         // Without keys nothing was sealed yet.
         if self.srtp.is_some() {
             let (media_next, rtx_next) = subscription.spent();

@@ -396,6 +396,7 @@ impl Engine {
     fn prefer(&mut self, session: SessionId, sid: &TrackSid, fps: Option<u32>, priority: u32) {
         if let Some(wish) = self.clients.get_mut(&session).and_then(|c| c.wish(sid)) {
             (wish.fps, wish.priority) = (fps, priority);
+            self.forwarder.prefer(sid, session, fps, priority);
         }
     }
 
@@ -599,6 +600,7 @@ impl Engine {
                 continue;
             }
             client.due = None;
+            client.hear_media(&self.forwarder, now);
             for (leg, peer) in client.legs() {
                 let mut events = Vec::new();
                 if peer.transport.timeout().is_some_and(|at| now >= at) {

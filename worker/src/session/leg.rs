@@ -322,6 +322,16 @@ impl LegTransport {
         self.flush(now);
     }
 
+    /// Was up, and would now be taken to be gone?
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        self.connected && !self.ended && now >= self.deadline
+    }
+
+    /// The peer has shown by other means than checks that it is there.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.deadline = now + CONSENT;
+    }
+
     /// Tells the peer that we go.
     pub(crate) fn close(&mut self, now: Instant) {
         if let Some(dtls) = &mut self.dtls {

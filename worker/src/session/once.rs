@@ -9,15 +9,36 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Leg, MediaKind, SdpError, SessionId, TrackSid};
+use super::client::Client;
 use super::engine::Engine;
 use super::peer::Source;
 use super::sections::{Slot, Use};
+use crate::forward::Forwarder;
 
 /// What is kept of such a client.
 #[derive(Debug, Default)]
 pub(crate) struct Once {
     /// Its offer, for when it restarts ICE.
     pub(crate) offer: String,
+    /// Packets of its media, when it was last asked after.
+    packets: u64,
+}
+
+impl Client {
+    /// An encoder may make no check any more once it is connected; what it sends is authentic, and shows
+    /// as well that it is there. Of somebody who only receives that can't be said: RFC 7675 asks for it.
+    pub(super) fn hear_media(&mut self, forwarder: &Forwarder, now: Instant) {
+        let Some(once) = &mut self.once else { return };
+        if !self.publisher.transport.is_silent(now) {
+            return;
+        }
+        let (published, _) = forwarder.statistics(self.id);
+        let packets = published.iter().map(|track| track.packets).sum();
+        if packets > once.packets {
+            once.packets = packets;
+            self.publisher.transport.heard(now);
+        }
+    }
 }
 
 /// What a section was promised to carry.
@@ -58,6 +79,7 @@ impl Engine {
         if client.once.is_none() {
             return;
         }
+        let key = client.publisher.key;
         let (mut audios, mut videos) = (0, 0);
         for (at, slot) in client.publisher.table.slots.iter_mut().enumerate() {
             let (name, number) = match slot.kind {
@@ -80,6 +102,9 @@ impl Engine {
                 track: TrackSid::from(format!("plenum-{name}-{place}")),
                 cname: format!("plenum-{:x}", session.0),
             });
+            if let Some(peer) = self.forwarder.peer(key) {
+                peer.promise(slot.ssrcs.0);
+            }
         }
     }
 
