@@ -24,6 +24,7 @@ const root = new URL('../', import.meta.url);
 const FILES = {
   '/': ['page/index.html', 'text/html'],
   '/harness.js': ['page/harness.js', 'text/javascript'],
+  '/e2ee-worker.mjs': ['node_modules/livekit-client/dist/livekit-client.e2ee.worker.mjs', 'text/javascript'],
   '/livekit-client.umd.js': ['node_modules/livekit-client/dist/livekit-client.umd.js', 'text/javascript'],
 };
 

@@ -51,18 +51,32 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    /// Did the subscriber say more than which layer?
-    pub(super) fn prefers_anything(&self) -> bool {
-        self.fps.is_some() || self.priority != 0
+    /// Frames and priority, by what the subscriber said and by what is usual: a shared screen comes first.
+    pub(super) fn preferred(&self, shared_screen: bool) -> (Option<u32>, u32) {
+        let priority = match self.priority {
+            0 if shared_screen => 1,
+            said => said,
+        };
+        (self.fps, priority)
     }
 
-    /// What it said, to media.
-    pub(super) fn preference(&self, session: SessionId, sid: &TrackSid) -> Command {
+    /// The same for media, where it differs from nothing at all.
+    pub(super) fn preference(
+        &self,
+        session: SessionId,
+        sid: &TrackSid,
+        shared_screen: bool,
+    ) -> Option<Command> {
+        let preferred = self.preferred(shared_screen);
+        (preferred != (None, 0)).then(|| Self::prefer(session, sid, preferred))
+    }
+
+    pub(super) fn prefer(session: SessionId, sid: &TrackSid, (fps, priority): (Option<u32>, u32)) -> Command {
         Command::Prefer {
             session,
             sid: TrackSid::clone(sid),
-            fps: self.fps,
-            priority: self.priority,
+            fps,
+            priority,
         }
     }
 }

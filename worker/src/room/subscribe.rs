@@ -49,6 +49,7 @@ impl Room {
         let allowed = from.audience.allows(to, sid);
         let publisher_sid = from.sid.shared();
         let quality = layer(&current, track);
+        let shared = track.is_shared_screen();
 
         if wants && !allowed && !current.denied {
             self.note(session, sid, |s| s.denied = true);
@@ -87,8 +88,8 @@ impl Room {
                     quality,
                 });
             }
-            if current.prefers_anything() {
-                out.media(current.preference(session, sid));
+            if let Some(preference) = current.preference(session, sid, shared) {
+                out.media(preference);
             }
             self.note(session, sid, |s| s.active = true);
             if let Some(track) = self.track_mut(publisher, sid) {
@@ -181,8 +182,9 @@ impl Room {
             after.priority = settings.priority;
             let (was, is) = (layer(&before, track), layer(&after, track));
             let active = after.active;
-            let preference = (before.fps != after.fps || before.priority != after.priority)
-                .then(|| after.preference(session, &sid));
+            let shared = track.is_shared_screen();
+            let (said, says) = (before.preferred(shared), after.preferred(shared));
+            let preference = (said != says).then(|| Subscription::prefer(session, &sid, says));
             let Some(me) = self.participants.get_mut(&session) else {
                 return;
             };

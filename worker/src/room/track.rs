@@ -192,6 +192,11 @@ impl Track {
         }
     }
 
+    /// Pictures of a screen.
+    pub(super) fn is_shared_screen(&self) -> bool {
+        self.kind == MediaKind::Video && self.info.source == lk::TrackSource::ScreenShare as i32
+    }
+
     fn short_side(&self) -> u32 {
         self.info.width.min(self.info.height)
     }

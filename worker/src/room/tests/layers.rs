@@ -455,6 +455,28 @@ fn frames_and_priority_reach_media() {
         );
         assert_eq!(preferences(&mut stage, bob), told);
     }
+    // A shared screen comes first where nothing else is said.
+    let alice = stage
+        .hall
+        .room(ROOM)
+        .unwrap()
+        .participant("alice")
+        .unwrap()
+        .session;
+    let screen = stage.publish(
+        alice,
+        lk::AddTrackRequest {
+            source: lk::TrackSource::ScreenShare as i32,
+            ..video("screen")
+        },
+    );
+    assert_eq!(preferences(&mut stage, bob), [(None, 1)]);
+    let later = lk::UpdateTrackSettings {
+        track_sids: vec![screen.to_string()],
+        ..wish(0, 3)
+    };
+    stage.act(bob, Action::TrackSettings(later));
+    assert_eq!(preferences(&mut stage, bob), [(None, 3)]);
     // Said before the subscription, it holds for it.
     let dave = stage.join_as(super::Entry {
         auto_subscribe: false,
