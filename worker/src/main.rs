@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plenum_worker::control::dev::{self, DEV_KEY, DEV_SECRET, DevConfig};
 use plenum_worker::control::serve::{self, RunError, ServeConfig};
+use plenum_worker::session::SpeakerPolicy;
 use plenum_worker_api::{CONTROL_PORT, MEDIA_PORT, METRICS_PORT};
 
 /// Media worker of Plenum.
@@ -41,6 +42,27 @@ enum Command {
     Dev(DevArgs),
 }
 
+/// Whom large rooms hear. A shared screen, stereo, and what is published without DTX (music, interpreters)
+/// is always heard.
+#[derive(Debug, Args)]
+struct SpeakerArgs {
+    /// The loudest microphones that are forwarded to each participant. 0 = all.
+    #[arg(long, env = "PLENUM_AUDIO_SPEAKERS", default_value_t = 3)]
+    audio_speakers: usize,
+    /// Where fewer microphones of others than this are on, all are forwarded.
+    #[arg(long, env = "PLENUM_AUDIO_SPEAKERS_FROM", default_value_t = 10)]
+    audio_speakers_from: usize,
+}
+
+impl From<SpeakerArgs> for SpeakerPolicy {
+    fn from(args: SpeakerArgs) -> Self {
+        Self {
+            speakers: args.audio_speakers,
+            from: args.audio_speakers_from,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct ServeArgs {
     /// Where controller and gateways call (gRPC, mutual TLS).
@@ -70,6 +92,8 @@ struct ServeArgs {
     /// Metrics with the room's name as a label, for at most this many rooms. 0 = none.
     #[arg(long, env = "PLENUM_ROOM_METRICS", default_value_t = 0)]
     room_metrics: usize,
+    #[command(flatten)]
+    speakers: SpeakerArgs,
     /// How many seconds SIGTERM waits for meetings to be moved away.
     #[arg(long, env = "PLENUM_SHUTDOWN_GRACE", default_value_t = 20)]
     shutdown_grace: u64,
@@ -89,6 +113,8 @@ struct DevArgs {
     /// Clients beyond this are refused.
     #[arg(long, env = "PLENUM_MAX_SESSIONS", default_value_t = 2_000)]
     max_sessions: usize,
+    #[command(flatten)]
+    speakers: SpeakerArgs,
     /// API key of tokens.
     #[arg(long, env = "PLENUM_API_KEY", default_value = DEV_KEY)]
     api_key: String,
@@ -124,6 +150,7 @@ async fn run(command: Command) -> Result<(), RunError> {
                 worker_uid: args.worker_uid,
                 pool: args.pool,
                 region: args.region,
+                speakers: args.speakers.into(),
                 max_sessions: args.max_sessions,
                 room_metrics: (args.room_metrics > 0).then_some(args.room_metrics),
                 shutdown_grace: Duration::from_secs(args.shutdown_grace),
@@ -135,6 +162,7 @@ async fn run(command: Command) -> Result<(), RunError> {
                 listen: args.listen,
                 media_listen: args.media_listen,
                 advertise: args.advertise,
+                speakers: args.speakers.into(),
                 max_sessions: args.max_sessions,
                 key: args.api_key,
                 secret: args.api_secret,

@@ -15,7 +15,7 @@ use super::engine;
 use super::serve::{RunError, Termination, listen};
 use crate::quality::Metrics;
 use crate::quality::http::{self, Health};
-use crate::session::MediaConfig;
+use crate::session::{MediaConfig, SpeakerPolicy};
 use crate::signal::{Hub, HubConfig, HubHandle};
 
 /// The API key of dev mode.
@@ -34,6 +34,8 @@ pub struct DevConfig {
     pub media_listen: SocketAddr,
     /// What clients are told; empty = this machine's addresses.
     pub advertise: Vec<SocketAddr>,
+    /// Whom large rooms hear.
+    pub speakers: SpeakerPolicy,
     /// Sessions beyond which media refuses.
     pub max_sessions: usize,
     /// API key and secret.
@@ -113,6 +115,7 @@ pub async fn run(config: DevConfig) -> Result<(), RunError> {
         advertise: config.advertise.clone(),
         tcp: true,
         max_sessions: config.max_sessions,
+        speakers: config.speakers,
     })?;
     let advertise = if config.advertise.is_empty() {
         local_addresses(engine.address.port())

@@ -22,7 +22,7 @@ use super::{engine, tls};
 use crate::meeting::{Meetings, MeetingsHandle};
 use crate::quality::Metrics;
 use crate::quality::http::{self, Health};
-use crate::session::MediaConfig;
+use crate::session::{MediaConfig, SpeakerPolicy};
 use crate::signal::{Hub, HubConfig, HubHandle};
 
 /// The largest gRPC message: a gateway's memory of a meeting (1 MiB of signals, each in an envelope), or
@@ -50,6 +50,8 @@ pub struct ServeConfig {
     pub pool: String,
     /// Told to clients.
     pub region: String,
+    /// Whom large rooms hear.
+    pub speakers: SpeakerPolicy,
     /// Sessions beyond which media refuses.
     pub max_sessions: usize,
     /// Series per room, for that many rooms.
@@ -110,6 +112,7 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
         advertise: Vec::new(),
         tcp: true,
         max_sessions: config.max_sessions,
+        speakers: config.speakers,
     })?;
     let hub_config = HubConfig {
         rooms_on_demand: false,

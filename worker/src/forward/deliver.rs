@@ -7,7 +7,11 @@
 use std::sync::Arc;
 
 use super::Forwarder;
+use super::audio::Part;
+use super::audio::red::Redundancy;
+use super::audio::restored::Restored;
 use super::buffer::PacketBuffer;
+use super::sound::redundancy;
 use super::rewind::Rewind;
 use super::subscription::Arrived;
 use super::track::{Layer, Pending};
@@ -36,6 +40,7 @@ impl Forwarder {
                 if self.cursor.subscription == 0 && track.spec.kind == crate::session::api::MediaKind::Video {
                     even_out(pending);
                 }
+                let (sound, restored) = (track.spec.sound, track.sound.restored);
                 let clocks = |i: usize| layers.get(i).and_then(|l: &Layer| l.receiver.clock);
                 while let Some(slot) = track.subscriptions.get_mut(self.cursor.subscription) {
                     let at = self.cursor.subscription;
@@ -45,6 +50,7 @@ impl Forwarder {
                     let Some(Some(peer)) = self.peers.get_mut(s.binding.leg.0) else {
                         continue;
                     };
+                    let mut waits = false;
                     if begins
                         && let Some(ids) = &publisher
                         && let Some(rewind) = Rewind::find(layers, pending, s)
@@ -58,19 +64,51 @@ impl Forwarder {
                             let number = peer.outgoing.number();
                             let arrived = rewind.arrived(sequence, &p);
                             if let Some(dressed) = s.forward(&arrived, &clocks, number, batch.buffer()) {
+                                if let Some(path) =
+                                    peer.outgoing.path.as_mut().filter(|_| dressed.number.is_some())
+                                    && !path.passes(s, (key, at), &dressed, batch.begin() - start, arrived.now)
+                                {
+                                    batch.abort(start);
+                                    waits = true;
+                                    continue;
+                                }
                                 peer.seal(batch, start, &dressed, false, arrived.now);
                             }
                         }
                     }
+                    let has_red = sound.red.is_some_and(|(red, _)| s.binding.payloads.get(red).is_some());
                     for p in pending.iter() {
-                        let Some(arrived) = arrived(p, layers) else {
+                        if let Some(voice) = p.voice
+                            && !peer.stage.admit(key, voice, p.now)
+                            && p.newest
+                            && s.packets > 0
+                        {
+                            // The first of all is forwarded: it tells the client that there is something.
+                            s.hold_back();
+                            continue;
+                        }
+                        let Some(mut arrived) = arrived(p, layers, restored, has_red) else {
                             continue;
                         };
+                        if s.binding.payloads.red_to.is_some() {
+                            let levels = s.demand.levels(p.now);
+                            arrived.redundancy = redundancy(p, layers, arrived.payload, levels);
+                        }
                         let start = batch.begin();
                         let number = peer.outgoing.number();
                         if let Some(dressed) = s.forward(&arrived, &clocks, number, batch.buffer()) {
+                            if let Some(path) = peer.outgoing.path.as_mut().filter(|_| dressed.number.is_some())
+                                && !path.passes(s, (key, at), &dressed, batch.begin() - start, p.now)
+                            {
+                                batch.abort(start);
+                                waits = true;
+                                continue;
+                            }
                             peer.seal(batch, start, &dressed, false, p.now);
                         }
+                    }
+                    if waits && let Some(path) = &mut peer.outgoing.path {
+                        path.set_pace(s.binding.leg, &mut self.pace);
                     }
                     if begins && s.waits_for_key_frame() {
                         self.waiting.push((key, at));
@@ -103,15 +141,33 @@ impl Forwarder {
 
 /// A pending packet with its bytes; `None` where they are gone, which a stream does to itself that sends
 /// more in a turn than a buffer holds.
-fn arrived<'a>(p: &'a Pending, layers: &'a [Layer]) -> Option<Arrived<'a>> {
+///
+/// Of redundant audio data a subscriber gets all where it has that, else what it carries. In the latter
+/// case a packet was perhaps `restored` before it came.
+fn arrived<'a>(
+    p: &'a Pending,
+    layers: &'a [Layer],
+    restored: Restored,
+    has_red: bool,
+) -> Option<Arrived<'a>> {
     let layer = layers.get(p.layer)?;
+    let again = !has_red && !p.newest && restored.contains(p.sequence);
+    let whole = p.header.header_len..p.header.header_len + p.payload_len;
+    let (from, range, payload_type) = match p.part {
+        Part::Restored { .. } if has_red => return None,
+        Part::Restored { carrier, start, len } => (carrier, start..start + len, p.header.payload_type),
+        Part::Whole | Part::Red { .. } if again => return None,
+        Part::Red { payload_type, len } if !has_red => {
+            (p.sequence, whole.end.checked_sub(len)?..whole.end, payload_type)
+        }
+        Part::Whole | Part::Red { .. } => (p.sequence, whole, p.header.payload_type),
+    };
     let (bytes, payload): (&[u8], &[u8]) = if p.payload_len == 0 {
         (&[], &[])
     } else {
         let buffer: &PacketBuffer = &layer.buffer;
-        let bytes = buffer.get(p.sequence)?;
-        let start = p.header.header_len;
-        (bytes, bytes.get(start..start + p.payload_len)?)
+        let bytes = buffer.get(from)?;
+        (bytes, bytes.get(range)?)
     };
     Some(Arrived {
         bytes,
@@ -125,6 +181,9 @@ fn arrived<'a>(p: &'a Pending, layers: &'a [Layer]) -> Option<Arrived<'a>> {
         newest: p.newest,
         starts: p.starts,
         padding: p.padding,
+        payload_type,
+        redundancy: Redundancy::default(),
+        restored: matches!(p.part, Part::Restored { .. }),
         now: p.now,
     })
 }

@@ -31,6 +31,8 @@ pub(crate) enum Drop {
     UnknownSource,
     /// A payload type that wasn't negotiated.
     UnknownPayload,
+    /// Redundant audio data that cannot be taken apart.
+    BadRed,
     /// Retransmission of nothing known.
     BadRepair,
     /// The socket was full or the path refused.
@@ -38,7 +40,7 @@ pub(crate) enum Drop {
 }
 
 /// How many reasons there are.
-pub(crate) const REASONS: usize = 13;
+pub(crate) const REASONS: usize = 14;
 
 const ALL: [(Drop, &str); REASONS] = [
     (Drop::NotOurs, "not_ours"),
@@ -52,6 +54,7 @@ const ALL: [(Drop, &str); REASONS] = [
     (Drop::TooManySources, "too_many_sources"),
     (Drop::UnknownSource, "unknown_source"),
     (Drop::UnknownPayload, "unknown_payload"),
+    (Drop::BadRed, "bad_red"),
     (Drop::BadRepair, "bad_repair"),
     (Drop::SendFailed, "send_failed"),
 ];
@@ -70,7 +73,7 @@ impl DropCounters {
     }
 
     /// Each reason's label and count.
-    pub fn read(&self) -> [(&'static str, u64); 13] {
+    pub fn read(&self) -> [(&'static str, u64); REASONS] {
         ALL.map(|(reason, label)| {
             (
                 label,

@@ -123,13 +123,20 @@ pub(crate) struct Passed {
     count: u8,
 }
 
+impl Default for Passed {
+    /// None.
+    fn default() -> Self {
+        Passed {
+            elements: [(Extension::Mid, 0, 0); PASSED],
+            count: 0,
+        }
+    }
+}
+
 impl Passed {
     /// Those of `packet`, whose sender numbers them as in `ids`; no more than a packet sensibly has.
     pub(crate) fn find(header: &Header, packet: &[u8], ids: &Incoming) -> Passed {
-        let mut found = Passed {
-            elements: [(Extension::Mid, 0, 0); PASSED],
-            count: 0,
-        };
+        let mut found = Passed::default();
         let mut all = header.extensions(packet);
         while let Some((id, value)) = all.next() {
             if let Some(kind) = ids.get(id).filter(|k| k.passes())
@@ -150,9 +157,15 @@ impl Passed {
 
     /// The value of one.
     pub(crate) fn get<'a>(&self, packet: &'a [u8], wanted: Extension) -> Option<&'a [u8]> {
-        self.iter(packet)
-            .find(|(kind, _)| *kind == wanted)
-            .map(|(_, v)| v)
+        self.iter(packet).find(|(kind, _)| *kind == wanted).map(|(_, v)| v)
+    }
+
+    /// Nothing.
+    pub(crate) fn none() -> Passed {
+        Passed {
+            elements: [(Extension::Mid, 0, 0); PASSED],
+            count: 0,
+        }
     }
 
     /// Meaning and value, in the packet's order.

@@ -9,27 +9,32 @@
 //! one after the other, into the send batch: so a subscriber's state and key are fetched once per turn, and
 //! a frame's packets to one destination are neighbours, which segmented sends need.
 
+pub(crate) mod audio;
 pub(crate) mod buffer;
 pub(crate) mod codec;
+pub(crate) mod congestion;
 mod deliver;
 pub(crate) mod drops;
 pub(crate) mod extension;
+pub(crate) mod gaps;
 mod handover;
 pub(crate) mod history;
 pub(crate) mod layers;
 pub(crate) mod levels;
 pub(crate) mod outgoing;
 pub(crate) mod packet;
+mod paths;
 pub(crate) mod peer;
 pub(crate) mod receive;
 mod reports;
 mod rewind;
 pub(crate) mod rtcp;
 pub(crate) mod seqmap;
+mod sound;
 pub(crate) mod srtp;
 pub(crate) mod subscription;
-pub(crate) mod svc;
 pub(crate) mod timers;
+pub(crate) mod svc;
 pub(crate) mod track;
 pub(crate) mod twcc;
 
@@ -37,6 +42,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::audio::Part;
+use self::audio::select::SpeakerPolicy;
 use self::deliver::Cursor;
 use self::drops::{Drop, DropCounters};
 use self::extension::{Extension, Passed};
@@ -66,6 +73,10 @@ pub(crate) struct TrackKey(usize);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PayloadMap {
     pub(crate) entries: Vec<(u8, u8, Option<u8>)>,
+    /// Of the publisher: redundant audio data that may be read, and what it carries.
+    pub(crate) red_from: Option<(u8, u8)>,
+    /// Of the subscriber: redundant audio data, where it may be made for it.
+    pub(crate) red_to: Option<u8>,
 }
 
 impl PayloadMap {
@@ -89,8 +100,14 @@ pub(crate) struct Forwarder {
     /// How far they were delivered.
     cursor: Cursor,
     timers: Timers<Job>,
+    /// Legs with something that waits for its time.
+    pace: Timers<LegKey>,
+    /// Subscriptions that paused or went on.
+    stream_states: Vec<(SessionId, TrackSid, bool)>,
     start: Instant,
     next_tick: Instant,
+    speakers: SpeakerPolicy,
+    next_count: Instant,
 }
 
 impl Forwarder {
@@ -105,8 +122,12 @@ impl Forwarder {
             waiting: Vec::new(),
             cursor: Cursor::default(),
             timers: Timers::default(),
+            pace: Timers::default(),
+            stream_states: Vec::new(),
             start: now,
             next_tick: now,
+            speakers: SpeakerPolicy::default(),
+            next_count: now,
         }
     }
 
@@ -268,14 +289,21 @@ impl Forwarder {
         let Some(Some(track)) = self.tracks.get_mut(key.0) else {
             return false;
         };
-        let leg = binding.leg;
-        let mut subscription = Subscription::new(binding, track.video(), seed);
+        let (leg, video, numbered) = (binding.leg, track.video(), binding.is_numbered());
+        let mut subscription = Subscription::new(binding, video, seed);
+        if video && numbered {
+            // More as soon as the path is known to carry it.
+            subscription.room = paths::Room::UpTo(Quality::Low);
+        }
         let place = (key, track.vacancy());
         if let Some(Some(peer)) = self.peers.get_mut(leg.0) {
             subscription.ready = peer.srtp.is_some();
             peer.begin(&mut subscription, place);
         }
         track.attach(subscription);
+        if video {
+            self.open_path(leg, numbered);
+        }
         self.begin_soon(key);
         true
     }
@@ -331,14 +359,36 @@ impl Forwarder {
         };
         let Some(track) = self.track(key) else { return };
         let Some(at) = track.position(session) else { return };
+        track.rest_unless_watched();
         if let Some(Some(s)) = track.subscriptions.get_mut(at) {
             s.binding.wanted = quality;
+            s.gaps.rest();
             // One without a picture may have something to begin with, and asks for a key frame if not.
             if s.current.is_some() {
                 track.renew_requests();
             }
         }
         self.begin_soon(key);
+    }
+
+    /// How many frames a second are enough, and which of its tracks come first (1 before 2, 0 = nothing
+    /// said).
+    pub(crate) fn prefer(&mut self, sid: &TrackSid, session: SessionId, fps: Option<u32>, priority: u32) {
+        let Some(key) = self.by_sid.get(sid).copied() else {
+            return;
+        };
+        let Some(track) = self.track(key) else { return };
+        let Some(at) = track.position(session) else { return };
+        if let Some(Some(s)) = track.subscriptions.get_mut(at) {
+            s.fps = fps;
+            s.priority = match u8::try_from(priority) {
+                Ok(0) => 0,
+                Ok(place) => u8::MAX - (place - 1),
+                Err(_) => 1,
+            };
+        }
+        track.renew_requests();
+        self.look_soon(key);
     }
 
     pub(crate) fn mute(&mut self, sid: &TrackSid, muted: bool) {
@@ -348,9 +398,11 @@ impl Forwarder {
         let Some(track) = self.track(key) else { return };
         if track.muted != muted {
             track.muted = muted;
+            track.gaps.rest();
             track.forget_pictures();
             for s in track.subscriptions.iter_mut().flatten() {
                 s.restart();
+                s.gaps.rest();
             }
             track.renew_requests();
             self.look_soon(key);
@@ -473,6 +525,7 @@ impl Forwarder {
             .ok_or(Drop::UnknownSource)?;
         let codec = track.codec(header.payload_type).ok_or(Drop::UnknownPayload)?;
         let payload = header.payload(packet).ok_or(Drop::BadRtp)?;
+        let red = track.spec.sound.open(header.payload_type, payload)?;
         let state = track.layers.get_mut(layer).ok_or(Drop::UnknownSource)?;
         if !repaired {
             state.ssrc = Some(header.ssrc);
@@ -487,6 +540,7 @@ impl Forwarder {
                 track.levels.note(level, header.timestamp);
             }
             if !payload.is_empty() {
+                track.gaps.packet(now);
                 state.buffer.insert(arrival.sequence, packet, now);
             }
             let parts = Parts {
@@ -501,6 +555,17 @@ impl Forwarder {
             if track.pending.is_empty() {
                 self.fresh.push(key);
             }
+            let voice = track.sound.voice(&track.spec.sound, level);
+            let part = match red {
+                None => Part::Whole,
+                Some(red) => {
+                    track.restore(&red, header, layer, arrival.sequence, now);
+                    Part::Red {
+                        payload_type: red.payload_type,
+                        len: red.primary.len(),
+                    }
+                }
+            };
             track.pending.push(Pending {
                 header: *header,
                 passed,
@@ -512,6 +577,8 @@ impl Forwarder {
                 newest: arrival.newest,
                 starts,
                 padding: Padding::default(),
+                part,
+                voice,
                 now,
             });
         }

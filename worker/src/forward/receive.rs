@@ -13,10 +13,25 @@ use super::rtcp::ReportBlock;
 /// A gap larger than this is a restart, not a loss.
 const MAX_GAP: u64 = 512;
 const MAX_MISSING: usize = 512;
-const MAX_REQUESTS: u8 = 10;
-const MAX_AGE: Duration = Duration::from_millis(1000);
 /// A packet may be reordered for so long before it is asked for.
 const REORDER: Duration = Duration::from_millis(5);
+
+/// How long and how often a packet is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    age: Duration,
+    requests: u8,
+}
+
+const VIDEO: Patience = Patience {
+    age: Duration::from_millis(1000),
+    requests: 10,
+};
+/// Nobody waits longer for sound.
+const AUDIO: Patience = Patience {
+    age: Duration::from_millis(300),
+    requests: 3,
+};
 
 /// The sender's clock at one moment, and when we learned it.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +62,7 @@ pub(crate) struct Receiver {
     prior_received: u64,
     pub(crate) clock: Option<SenderClock>,
     missing: BTreeMap<u64, Missing>,
+    patience: Patience,
     pub(crate) nacks: u64,
 }
 
@@ -73,7 +89,16 @@ impl Receiver {
             prior_received: 0,
             clock: None,
             missing: BTreeMap::new(),
+            patience: VIDEO,
             nacks: 0,
+        }
+    }
+
+    /// Of sound.
+    pub(crate) fn audio(clock_rate: u32) -> Self {
+        Receiver {
+            patience: AUDIO,
+            ..Self::new(clock_rate)
         }
     }
 
@@ -186,21 +211,32 @@ impl Receiver {
         })
     }
 
+    /// Whether `sequence` never came, as far as is known.
+    pub(crate) fn lacks(&self, sequence: u64) -> bool {
+        self.missing.contains_key(&sequence)
+    }
+
+    /// `sequence` needn't come any more. Still lost, for reports.
+    pub(crate) fn forgo(&mut self, sequence: u64) {
+        self.missing.remove(&sequence);
+    }
+
     /// Sequence numbers to ask for now, ascending.
     pub(crate) fn due_nacks(&mut self, rtt: Duration, now: Instant) -> Vec<u16> {
         if self.missing.is_empty() {
             return Vec::new();
         }
         let again = rtt.clamp(Duration::from_millis(20), Duration::from_millis(200));
+        let Patience { age, requests } = self.patience;
         self.missing.retain(|_, m| {
-            now.saturating_duration_since(m.since) < MAX_AGE
-                && (m.requests < MAX_REQUESTS || m.asked.is_some_and(|a| now < a + again))
+            now.saturating_duration_since(m.since) < age
+                && (m.requests < requests || m.asked.is_some_and(|a| now < a + again))
         });
         let mut due = Vec::new();
         for (sequence, m) in &mut self.missing {
             let ready = match m.asked {
                 None => now >= m.since + REORDER,
-                Some(at) => now >= at + again && m.requests < MAX_REQUESTS,
+                Some(at) => now >= at + again && m.requests < requests,
             };
             if ready {
                 m.asked = Some(now);
@@ -249,7 +285,25 @@ mod tests {
         r.packet(1, 0, 1, false, t);
         r.packet(3, 0, 1, false, t);
         let asked: usize = (0..100).map(|i| r.due_nacks(ms(1), t + ms(i * 9)).len()).sum();
-        assert_eq!(asked, usize::from(MAX_REQUESTS));
+        assert_eq!(asked, usize::from(VIDEO.requests));
+        let mut r = Receiver::audio(48_000);
+        r.packet(1, 0, 1, false, t);
+        r.packet(3, 0, 1, false, t);
+        let asked: usize = (0..100).map(|i| r.due_nacks(ms(1), t + ms(i * 9)).len()).sum();
+        assert_eq!(asked, usize::from(AUDIO.requests));
+        assert!(!r.has_missing());
+    }
+
+    #[test]
+    fn what_came_otherwise_is_not_asked_for() {
+        let t = Instant::now();
+        let mut r = Receiver::audio(48_000);
+        let first = r.packet(1, 0, 1, false, t).sequence;
+        r.packet(4, 0, 1, false, t);
+        assert!(r.lacks(first + 1) && r.lacks(first + 2) && !r.lacks(first + 3));
+        r.forgo(first + 1);
+        assert_eq!(r.due_nacks(ms(50), t + ms(5)), vec![3]);
+        assert_eq!(r.lost(), 2);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(crate) enum Job {
     Report(LegKey),
     /// A sender report to a subscriber.
     Describe(TrackKey, usize),
+    /// The sharing of what a subscriber's path carries.
+    Path(LegKey),
 }
 
 impl Forwarder {
@@ -50,8 +52,12 @@ impl Forwarder {
         match opened {
             Err(reason) => self.drops.count(reason),
             Ok(len) => {
-                for item in rtcp::parse(datagram.get(..len).unwrap_or_default()) {
+                let clear = datagram.get(..len).unwrap_or_default();
+                for item in rtcp::parse(clear) {
                     self.rtcp_item(leg, item, now, batch);
+                }
+                for said in rtcp::paths(clear) {
+                    self.said_of_path(leg, said, now);
                 }
             }
         }
@@ -82,6 +88,7 @@ impl Forwarder {
                 };
                 if s.binding.ssrc == block.ssrc {
                     s.lost = u64::from(block.total_lost);
+                    s.demand.report(block.fraction_lost, now);
                     s.jitter = Duration::from_secs_f64(f64::from(block.jitter) / f64::from(rate));
                     if let Some(rtt) = s.round_trip(block.last_sr, block.delay, now) {
                         peer.note_rtt(rtt);
@@ -143,6 +150,12 @@ impl Forwarder {
             let Some(Some(peer)) = self.peers.get_mut(leg.0) else {
                 return;
             };
+            if let Some(path) = &mut peer.outgoing.path
+                && !path.repeats(s, (key, at), &what, packet.len(), now)
+            {
+                path.set_pace(leg, &mut self.pace);
+                continue;
+            }
             let start = batch.begin();
             let number = peer.outgoing.number();
             match s.repeat(&what, packet, &extensions, &codec_of, number, batch.buffer()) {
@@ -174,10 +187,10 @@ impl Forwarder {
     /// When [`Self::tick`] has something to do.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         if self.tracks.iter().all(Option::is_none) {
-            None
-        } else {
-            Some(self.next_tick)
+            return None;
         }
+        let paced = self.pace.next().unwrap_or(self.next_tick);
+        Some(self.next_tick.min(paced))
     }
 
     /// Looks at a track at the next tick.
@@ -215,10 +228,12 @@ impl Forwarder {
 
     /// Runs the timers. `wall_ntp` is the wall clock as NTP. Returns audio levels when they are due.
     pub(crate) fn tick(&mut self, wall_ntp: u64, now: Instant, batch: &mut SendBatch) -> Vec<AudioLevel> {
+        self.release_due(now, batch);
         if now < self.next_tick {
             return Vec::new();
         }
         self.next_tick = now + TICK;
+        self.count_speakers(now);
         let mut levels = Vec::new();
         while let Some((at, job)) = self.timers.due(now) {
             match job {
@@ -226,6 +241,7 @@ impl Forwarder {
                 Job::Feedback(leg) => self.feedback(leg, at, batch),
                 Job::Report(leg) => self.report_to_publisher(leg, at, now, batch),
                 Job::Describe(key, place) => self.report_to_subscriber(key, place, at, wall_ntp, now, batch),
+                Job::Path(leg) => self.look_at_path_now(leg, at, now),
             }
         }
         levels
@@ -250,6 +266,7 @@ impl Forwarder {
         let mut level = None;
         if track.next_slow.is_none_or(|slow| now >= slow) {
             track.next_slow = Some(next_slow);
+            track.note_costs(now);
             track.renew_requests();
             level = track.levels.take().filter(|_| !track.muted);
         }
@@ -400,6 +417,15 @@ impl Forwarder {
         }
     }
 
+    /// When something authentic of a publisher's media last came.
+    pub(crate) fn last_packet(&self, session: SessionId) -> Option<Instant> {
+        let tracks = self.tracks.iter().flatten();
+        let own = tracks.filter(|track| track.spec.session == session);
+        own.flat_map(|track| &track.layers)
+            .filter_map(|layer| layer.last_packet)
+            .max()
+    }
+
     /// Counters of a session's published tracks and of its subscriptions.
     pub(crate) fn statistics(&self, session: SessionId) -> (Vec<TrackStatistics>, Vec<TrackStatistics>) {
         let mut published = Vec::new();
@@ -422,8 +448,8 @@ impl Forwarder {
                     nacks: sum(&|l| l.receiver.nacks),
                     plis: sum(&|l| l.plis),
                     layer: track.highest_live(),
-                    gaps: 0,
-                    gap_time: Duration::ZERO,
+                    gaps: track.gaps.count,
+                    gap_time: track.gaps.time,
                 });
             }
             if let Some(Some(s)) = track.position(session).and_then(|at| track.subscriptions.get(at)) {
@@ -441,8 +467,8 @@ impl Forwarder {
                         .filter(|_| track.video())
                         .and_then(|at| track.layers.get(at))
                         .map(|layer| layer.quality),
-                    gaps: 0,
-                    gap_time: Duration::ZERO,
+                    gaps: s.gaps.count,
+                    gap_time: s.gaps.time,
                 });
             }
         }

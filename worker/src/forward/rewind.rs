@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use super::audio::red::Redundancy;
 use super::codec::Codec;
 use super::extension::{Extension, Incoming, Passed};
 use super::packet::Header;
@@ -103,6 +104,9 @@ impl<'a> Rewind<'a> {
             newest: true,
             starts: p.starts,
             padding: Padding::default(),
+            payload_type: p.header.payload_type,
+            redundancy: Redundancy::default(),
+            restored: false,
             now: self.now,
         }
     }

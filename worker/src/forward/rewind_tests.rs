@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::audio::{Part, SoundSpec};
 use super::super::extension::Outgoing;
 use super::super::packet::{ExtensionWriter, Rewrite, write_header};
 use super::super::receive::SenderClock;
@@ -34,6 +35,7 @@ fn spec(codec: Codec, rids: &[&str]) -> TrackSpec {
         rids: rids.iter().map(|r| (*r).to_owned()).collect(),
         ssrcs: Vec::new(),
         nack: true,
+        sound: SoundSpec::default(),
     }
 }
 
@@ -110,6 +112,8 @@ impl Call {
             newest: arrival.newest,
             starts,
             padding: Padding::default(),
+            part: Part::Whole,
+            voice: None,
             now,
         });
     }
@@ -125,6 +129,7 @@ impl Call {
             rtx_ssrc: 0xBBBB,
             payloads: PayloadMap {
                 entries: vec![(96, 102, None)],
+                ..PayloadMap::default()
             },
             extensions,
             mixed: true,
@@ -180,6 +185,9 @@ impl Call {
                 newest: p.newest,
                 starts: p.starts,
                 padding: p.padding,
+                payload_type: p.header.payload_type,
+                redundancy: Redundancy::default(),
+                restored: false,
                 now: p.now,
             };
             out.clear();

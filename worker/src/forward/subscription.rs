@@ -8,11 +8,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::audio::demand::Demand;
+use super::audio::red::{self, Red, Redundancy};
 use super::codec::Codec;
 use super::extension::{Extension, Incoming, Outgoing, Passed};
+use super::gaps::Gaps;
 use super::history::{History, Sent};
 use super::layers::LayerSet;
 use super::packet::{ExtensionWriter, Header, Rewrite, write_header};
+use super::paths::Room;
 use super::receive::SenderClock;
 use super::seqmap::SequenceMap;
 use super::svc::{Decision, Dress, Layering, Numbers, Position, Selector, Target};
@@ -44,6 +48,18 @@ pub(crate) struct Binding {
     pub(crate) wanted: Option<Quality>,
 }
 
+impl Binding {
+    /// Packets carry transport-wide numbers.
+    pub(crate) fn is_numbered(&self) -> bool {
+        self.wide && self.extensions.get(Extension::TransportCc).is_some()
+    }
+
+    /// Whatever is lost is sent again under another SSRC.
+    fn repairs(&self) -> bool {
+        self.payloads.entries.iter().all(|(.., rtx)| rtx.is_some())
+    }
+}
+
 /// Bytes to add to a packet, so that it is as long as its neighbours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Padding {
@@ -67,6 +83,12 @@ pub(crate) struct Arrived<'a> {
     pub(crate) newest: bool,
     pub(crate) starts: bool,
     pub(crate) padding: Padding,
+    /// What the payload is of: not always what the header says.
+    pub(crate) payload_type: u8,
+    /// Sound that goes along with it.
+    pub(crate) redundancy: Redundancy<'a>,
+    /// Not among what came in, so that it can't be found to be sent again.
+    pub(crate) restored: bool,
     pub(crate) now: Instant,
 }
 
@@ -91,6 +113,16 @@ pub(crate) struct Resend {
     dress: Dress,
     wide: u16,
     padding: Padding,
+    /// It never left: it waited for its time.
+    first: bool,
+}
+
+/// Where a stream ended whose SSRC another track goes on with.
+#[derive(Debug, Clone)]
+pub(crate) struct Trail {
+    timestamp: u32,
+    at: Instant,
+    numbers: Numbers,
 }
 
 /// Per-subscriber state of one track.
@@ -103,6 +135,13 @@ pub(crate) struct Subscription {
     pub(crate) accepted: LayerSet,
     /// Frames a second that are enough.
     pub(crate) fps: Option<u32>,
+    /// What there is room for on the path, and since when there is none.
+    pub(crate) room: Room,
+    pub(crate) unfit_since: Option<Instant>,
+    /// The client was told that the path has no room for it.
+    pub(crate) paused: bool,
+    /// Which of the leg's tracks come first where not all fit, the highest.
+    pub(crate) priority: u8,
     /// Packets reach the subscriber. A key frame that came before would be lost, and its decoder wait for
     /// the one after.
     pub(crate) ready: bool,
@@ -110,6 +149,8 @@ pub(crate) struct Subscription {
     timestamp_offset: u32,
     last_timestamp: u32,
     last_at: Option<Instant>,
+    /// When the stream ended that this one goes on with.
+    ended: Option<Instant>,
     /// Layer of the last packet, whose clock relates to the offset.
     last_layer: Option<usize>,
     selector: Selector,
@@ -123,6 +164,8 @@ pub(crate) struct Subscription {
     rtx: u64,
     /// What the rollover counter of the present key doesn't count.
     before_key: u64,
+    /// What is lost on the way, if it is sound.
+    pub(crate) demand: Demand,
     reports: [(u32, Option<Instant>); 4],
     pub(crate) next_report: Option<Instant>,
     pub(crate) packets: u64,
@@ -131,6 +174,8 @@ pub(crate) struct Subscription {
     pub(crate) plis: u64,
     pub(crate) lost: u64,
     pub(crate) jitter: Duration,
+    /// As it goes out.
+    pub(crate) gaps: Gaps,
 }
 
 impl Subscription {
@@ -144,11 +189,16 @@ impl Subscription {
             target: None,
             accepted: LayerSet::default(),
             fps: None,
+            room: Room::default(),
+            unfit_since: None,
+            paused: false,
+            priority: 0,
             ready: true,
             map: SequenceMap::new(u64::from(seed & 0x3FFF)),
             timestamp_offset: 0,
             last_timestamp: seed,
             last_at: None,
+            ended: None,
             last_layer: None,
             selector: Selector::default(),
             numbers: Numbers::default(),
@@ -157,6 +207,7 @@ impl Subscription {
             epoch: None,
             rtx: u64::from((seed >> 16) & 0x3FFF),
             before_key: 0,
+            demand: Demand::default(),
             reports: [(0, None); 4],
             next_report: None,
             packets: 0,
@@ -165,12 +216,29 @@ impl Subscription {
             plis: 0,
             lost: 0,
             jitter: Duration::ZERO,
+            gaps: Gaps::default(),
         }
     }
 
     /// The next numbers, media and RTX: nothing below them may be sealed again under the same key.
     pub(crate) fn spent(&self) -> (u64, u64) {
         (self.map.next_out() - self.before_key, self.rtx)
+    }
+
+    /// Where it ends; `None` if nothing was sent.
+    pub(crate) fn trail(&self) -> Option<Trail> {
+        Some(Trail {
+            timestamp: self.last_timestamp,
+            at: self.last_at?,
+            numbers: self.numbers.clone(),
+        })
+    }
+
+    /// To the receiver this is the stream that ended there.
+    pub(crate) fn go_on(&mut self, trail: &Trail) {
+        self.last_timestamp = trail.timestamp;
+        self.ended = Some(trail.at);
+        self.numbers = trail.numbers.clone();
     }
 
     /// Goes on after numbers that another subscription used.
@@ -185,6 +253,11 @@ impl Subscription {
     pub(crate) fn rekeyed(&mut self) {
         self.before_key = self.map.next_out() & !0xFFFF;
         self.rtx &= 0xFFFF;
+    }
+
+    /// What is newer than all so far isn't forwarded, and leaves no gap.
+    pub(crate) fn hold_back(&mut self) {
+        self.map.pause();
     }
 
     /// Waits for a key frame before anything is forwarded again.
@@ -246,7 +319,7 @@ impl Subscription {
         if self.current != Some(p.layer) {
             return None;
         }
-        let (payload_type, _) = self.binding.payloads.get(p.header.payload_type)?;
+        let (mut payload_type, _) = self.binding.payloads.get(p.payload_type)?;
         if p.payload.is_empty() {
             // Padding probes this worker's estimator, not the subscriber's.
             self.map.drop_packet(p.sequence);
@@ -262,6 +335,9 @@ impl Subscription {
             self.numbers.drop(&p.layering, p.newest);
             return None;
         };
+        if p.newest {
+            self.map.resume(p.sequence);
+        }
         let mapped = self.map.map(p.sequence)?;
         // One from before the present key can't be sealed under its number any more.
         let index = mapped.checked_sub(self.before_key)?;
@@ -271,8 +347,12 @@ impl Subscription {
         if p.newest {
             self.last_timestamp = timestamp;
             self.last_at = Some(p.now);
+            self.gaps.packet(p.now);
             self.last_layer = Some(p.layer);
         }
+        let red = self.binding.payloads.red_to.filter(|_| !p.redundancy.is_empty());
+        let carried = payload_type;
+        payload_type = red.unwrap_or(payload_type);
         let at = self.milliseconds(p.now);
         self.history.insert(Sent {
             sequence: p.sequence,
@@ -283,7 +363,8 @@ impl Subscription {
             wide: number,
             layer: p.layer as u8,
             padding: p.padding,
-            resent: 0,
+            // These bytes can't be made again.
+            resent: if p.restored || red.is_some() { MAX_RESENDS } else { 0 },
         });
         let start = out.len();
         let head = Rewrite {
@@ -296,7 +377,12 @@ impl Subscription {
         write_header(out, &head);
         let numbered = self.write_extensions(p.bytes, p.passed, &dress, number, p.padding.block, out);
         let payload_at = out.len();
-        out.extend_from_slice(p.payload);
+        if red.is_some() {
+            p.redundancy.write(carried, p.payload, out);
+        } else {
+            out.extend_from_slice(p.payload);
+            self.rename(p.payload_type, payload_at, out);
+        }
         if let Some(payload) = out.get_mut(payload_at..) {
             p.layering.rewrite(payload, &dress);
         }
@@ -311,6 +397,18 @@ impl Subscription {
         })
     }
 
+    /// Gives what redundant data from `start` on carries the payload type that it has here.
+    fn rename(&self, payload_type: u8, start: usize, out: &mut [u8]) {
+        if let Some((red, inner)) = self.binding.payloads.red_from
+            && red == payload_type
+            && let Some((to, _)) = self.binding.payloads.get(inner)
+            && to != inner
+            && let Some(payload) = out.get_mut(start..)
+        {
+            red::translate(payload, inner, to);
+        }
+    }
+
     fn milliseconds(&mut self, now: Instant) -> u32 {
         let epoch = *self.epoch.get_or_insert(now);
         now.saturating_duration_since(epoch).as_millis() as u32
@@ -319,7 +417,7 @@ impl Subscription {
     fn switch(&mut self, p: &Arrived<'_>, clocks: &dyn Fn(usize) -> Option<SenderClock>) {
         self.map.switch(p.sequence);
         let rate = i64::from(p.codec.clock_rate());
-        if let Some(last_at) = self.last_at {
+        if let Some(last_at) = self.last_at.or(self.ended) {
             let elapsed = p.now.saturating_duration_since(last_at);
             let ticks = (elapsed.as_secs_f64() * rate as f64) as i64;
             let by_arrival = self.last_timestamp.wrapping_add(ticks.max(1) as u32);
@@ -379,7 +477,8 @@ impl Subscription {
         };
         let long = |id: u8, len: usize| id > 14 || len > 16 || len == 0;
         let two_byte = self.binding.mixed
-            && (passed().any(|(kind, v)| ids.get(kind).is_some_and(|id| long(id, v.len())))
+            && (passed()
+                .any(|(kind, v)| ids.get(kind).is_some_and(|id| long(id, v.len())))
                 || mid.is_some_and(|id| long(id, self.binding.mid.len()))
                 || wide.is_some_and(|id| long(id, 2)));
         let mut writer = ExtensionWriter::new(out, two_byte);
@@ -425,11 +524,59 @@ impl Subscription {
             dress: sent.dress,
             wide: sent.wide,
             padding: sent.padding,
+            first: false,
+        })
+    }
+
+    /// What finds the packet again that was just written and has to wait. `None`: it can't. Without RTX a
+    /// NACK would have its number sealed before its time, and then once more.
+    pub(crate) fn put_off(&mut self, dressed: &Dressed) -> Option<Resend> {
+        let sent = self.history.get(dressed.index as u16)?;
+        if !self.binding.repairs() {
+            return None;
+        }
+        Some(Resend {
+            layer: usize::from(sent.layer),
+            sequence: sent.sequence,
+            out: dressed.index + self.before_key,
+            timestamp: sent.timestamp,
+            dress: sent.dress,
+            wide: sent.wide,
+            padding: sent.padding,
+            first: true,
+        })
+    }
+
+    /// Appends a packet of nothing but padding, under the SSRC of RTX; `None` where there is none.
+    pub(crate) fn padding(&mut self, bytes: u8, number: u16, out: &mut Vec<u8>) -> Option<Dressed> {
+        if !self.ready || !self.binding.is_numbered() {
+            return None;
+        }
+        let payload_type = self.binding.payloads.entries.iter().find_map(|e| e.2)?;
+        let index = self.rtx;
+        self.rtx += 1;
+        let start = out.len();
+        let head = Rewrite {
+            marker: false,
+            payload_type,
+            sequence: index as u16,
+            timestamp: self.last_timestamp,
+            ssrc: self.binding.rtx_ssrc,
+        };
+        write_header(out, &head);
+        self.write_extensions(&[], &Passed::default(), &Dress::NONE, number, 0, out);
+        let header_len = out.len() - start;
+        pad(out, start, bytes);
+        Some(Dressed {
+            ssrc: head.ssrc,
+            index,
+            header_len,
+            number: Some(number),
         })
     }
 
     /// Appends a buffered packet once more, over RTX where it was negotiated (RFC 4588 section 4), else as
-    /// the bytes that it was. `number` as in [`Self::forward`].
+    /// the bytes that it was; or for the first time, if it had to wait. `number` as in [`Self::forward`].
     pub(crate) fn repeat(
         &mut self,
         what: &Resend,
@@ -440,8 +587,14 @@ impl Subscription {
         out: &mut Vec<u8>,
     ) -> Option<Dressed> {
         let header = Header::parse(packet)?;
-        let payload = header.payload(packet)?;
-        let (payload_type, rtx) = self.binding.payloads.get(header.payload_type)?;
+        let (payloads, mut came_as) = (&self.binding.payloads, header.payload_type);
+        let mut payload = header.payload(packet)?;
+        if payloads.get(came_as).is_none() && payloads.red_from.is_some_and(|(red, _)| red == came_as) {
+            let red = Red::parse(payload)?;
+            (came_as, payload) = (red.payload_type, red.primary);
+        }
+        let (payload_type, rtx) = payloads.get(came_as)?;
+        let rtx = rtx.filter(|_| !what.first);
         let passed = Passed::find(&header, packet, ids);
         let start = out.len();
         let mut head = Rewrite {
@@ -451,7 +604,11 @@ impl Subscription {
             timestamp: what.timestamp,
             ssrc: self.binding.ssrc,
         };
-        let mut index = what.out - self.before_key;
+        // A new key has its own numbers.
+        let mut index = what.out.checked_sub(self.before_key)?;
+        if what.first {
+            self.history.get(what.out as u16).filter(|s| s.out == what.out as u32)?.wide = number;
+        }
         if let Some(rtx) = rtx {
             index = self.rtx;
             self.rtx += 1;
@@ -460,7 +617,8 @@ impl Subscription {
             head.sequence = index as u16;
         }
         write_header(out, &head);
-        let carried = if rtx.is_some() { number } else { what.wide };
+        let fresh = rtx.is_some() || what.first;
+        let carried = if fresh { number } else { what.wide };
         // Only what is sealed under its old number must be the old bytes.
         let padding = if rtx.is_some() {
             Padding::default()
@@ -474,6 +632,7 @@ impl Subscription {
         }
         let payload_at = out.len();
         out.extend_from_slice(payload);
+        self.rename(came_as, payload_at, out);
         if let (Some(codec), Some(payload)) = (codec_of(header.payload_type), out.get_mut(payload_at..)) {
             what.dress.rewrite(codec, payload);
         }
@@ -482,7 +641,7 @@ impl Subscription {
             ssrc: head.ssrc,
             index,
             header_len,
-            number: (numbered && rtx.is_some()).then_some(number),
+            number: (numbered && fresh).then_some(number),
         })
     }
 

@@ -1,5 +1,5 @@
-use super::super::codec::Vp8;
 use super::super::packet::{Header, Rewrite, write_header};
+use super::super::codec::Vp8;
 use super::*;
 
 fn binding(rtx: bool) -> Binding {
@@ -12,6 +12,8 @@ fn binding(rtx: bool) -> Binding {
         ssrc: 0xAAAA,
         rtx_ssrc: 0xBBBB,
         payloads: PayloadMap {
+            red_from: None,
+            red_to: None,
             entries: vec![(96, 102, rtx.then_some(103))],
         },
         extensions,
@@ -89,6 +91,9 @@ impl Feed {
             newest: true,
             starts: vp8.is_some_and(|d| d.key_frame),
             padding: self.padding,
+            payload_type: 96,
+            redundancy: Redundancy::default(),
+            restored: false,
             now: self.start + Duration::from_millis(ms),
         };
         // What others wrote before it is theirs.

@@ -5,8 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::audio::select::Voice;
+use super::audio::{Part, Sound, SoundSpec};
 use super::codec::Codec;
 use super::extension::Passed;
+use super::congestion::cost::Cost;
+use super::gaps::Gaps;
 use super::layers::{DEAD_AFTER, LayerState, choose, on_the_way, quality_of};
 use super::levels::LevelMeter;
 use super::packet::Header;
@@ -41,6 +45,7 @@ pub(crate) struct TrackSpec {
     pub(crate) ssrcs: Vec<(u32, Option<u32>)>,
     /// Packets can be asked for again.
     pub(crate) nack: bool,
+    pub(crate) sound: SoundSpec,
 }
 
 /// One encoding.
@@ -54,6 +59,7 @@ pub(crate) struct Layer {
     pub(crate) last_packet: Option<Instant>,
     /// Layers within it, and its last key frame.
     pub(crate) source: Source,
+    pub(crate) cost: Cost,
     asked: Option<Instant>,
     wanted: bool,
     pub(crate) plis: u64,
@@ -73,6 +79,9 @@ pub(crate) struct Pending {
     pub(crate) newest: bool,
     pub(crate) starts: bool,
     pub(crate) padding: Padding,
+    pub(crate) part: Part,
+    /// Of one of the microphones that a choice may be made among.
+    pub(crate) voice: Option<Voice>,
     pub(crate) now: Instant,
 }
 
@@ -83,8 +92,11 @@ pub(crate) struct Track {
     pub(crate) muted: bool,
     pub(crate) layers: Vec<Layer>,
     pub(crate) subscriptions: Vec<Option<Subscription>>,
+    /// As it comes in.
+    pub(crate) gaps: Gaps,
     pub(crate) pending: Vec<Pending>,
     pub(crate) levels: LevelMeter,
+    pub(crate) sound: Sound,
     /// In the reports that its subscribers get.
     pub(crate) cname: String,
     /// When its timer is set for.
@@ -113,10 +125,14 @@ impl Track {
                     quality_of(rid, i, count)
                 },
                 ssrc: None,
-                receiver: Receiver::new(rate),
+                receiver: match spec.kind {
+                    MediaKind::Audio => Receiver::audio(rate),
+                    MediaKind::Video => Receiver::new(rate),
+                },
                 buffer: PacketBuffer::default(),
                 last_packet: None,
                 source: Source::default(),
+                cost: Cost::default(),
                 asked: None,
                 wanted: false,
                 plis: 0,
@@ -128,8 +144,10 @@ impl Track {
             muted: false,
             layers,
             subscriptions: Vec::new(),
+            gaps: Gaps::default(),
             pending: Vec::new(),
             levels: LevelMeter::default(),
+            sound: Sound::default(),
             due: None,
             next_slow: None,
         }
@@ -151,6 +169,22 @@ impl Track {
             .map(|l| l.quality)
             .max()
             .filter(|_| self.video())
+    }
+
+    /// Whether a layer comes in, as far as any does.
+    pub(crate) fn is_live(&self, at: usize) -> bool {
+        let newest = self.layers.iter().filter_map(|l| l.last_packet).max();
+        let last = self.layers.get(at).and_then(|l| l.last_packet);
+        matches!((newest, last), (Some(n), Some(l)) if n.saturating_duration_since(l) < DEAD_AFTER)
+    }
+
+    /// Measures what the layers of video take.
+    pub(crate) fn note_costs(&mut self, now: Instant) {
+        if self.video() {
+            for l in &mut self.layers {
+                l.cost.note(l.receiver.packets, l.receiver.bytes, now);
+            }
+        }
     }
 
     pub(crate) fn codec(&self, payload_type: u8) -> Option<Codec> {
@@ -188,13 +222,14 @@ impl Track {
         let Some(Some(sub)) = self.subscriptions.get_mut(at) else {
             return false;
         };
-        sub.target = choose(sub.binding.wanted, &states, sub.target);
+        let wanted = sub.room.limit(sub.binding.wanted);
+        sub.target = choose(wanted, &states, sub.target);
         match sub.target {
             None => sub.restart(),
             Some(target) => sub.accepted = on_the_way(&states, sub.current, target),
         }
         let fed = sub.current.or(sub.target).and_then(|l| self.layers.get(l));
-        if let Some((layer, wanted)) = fed.zip(sub.binding.wanted) {
+        if let Some((layer, wanted)) = fed.zip(wanted) {
             let single = self.layers.len() == 1;
             sub.want(layers_wanted(layer, wanted, single, sub.fps));
         }
@@ -265,11 +300,7 @@ impl Track {
             return;
         };
         let quality = |l: &usize| self.layers.get(*l).map(|l| l.quality);
-        let lowest = sub
-            .accepted
-            .iter()
-            .min_by_key(quality)
-            .filter(|_| sub.current.is_none());
+        let lowest = sub.accepted.iter().min_by_key(quality).filter(|_| sub.current.is_none());
         let target = sub.target;
         for layer in [target, lowest].into_iter().flatten() {
             self.want_key_frame(layer);
@@ -295,8 +326,17 @@ impl Track {
         free.unwrap_or(self.subscriptions.len())
     }
 
+    /// While nobody wants anything of it, nothing has to come.
+    pub(crate) fn rest_unless_watched(&mut self) {
+        let mut subscriptions = self.subscriptions.iter().flatten();
+        if !subscriptions.any(|s| s.binding.wanted.is_some()) {
+            self.gaps.rest();
+        }
+    }
+
     /// Places a subscription there.
     pub(crate) fn attach(&mut self, subscription: Subscription) {
+        self.rest_unless_watched();
         let at = self.vacancy();
         match self.subscriptions.get_mut(at) {
             Some(slot) => *slot = Some(subscription),

@@ -1,9 +1,9 @@
 //! Active speakers.
 //!
 //! Owns who speaks and how loudly, from media's audio levels. Rule: active where at least 40 % of
-//! 400 ms was at or above -35 dBov; the level told is smoothed over two windows and rounded to
-//! eighths, so that clients are told of changes one can see. Invariant: whoever was told as active
-//! is told once when it stops.
+//! 400 ms was at or above -35 dBov. The level told is the loudest of the window, less by as much as the
+//! window wasn't active, smoothed over two active windows and rounded up to eighths, so that clients
+//! are told of changes one can see. Invariant: whoever was told as active is told once when it stops.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ const STEPS: f32 = 8.0;
 
 #[derive(Debug, Default)]
 struct Voice {
-    /// Sums over the window.
+    /// Of the window.
     share: f32,
-    level: f32,
-    reports: f32,
+    loudest: f32,
+    /// Over the active windows up to now.
     smoothed: f32,
     told: f32,
 }
@@ -44,8 +44,7 @@ impl Speakers {
         let voice = self.voices.entry(Arc::clone(sid)).or_default();
         voice.share += active_ratio.clamp(0.0, 1.0);
         // From decibels to amplitude: what clients draw.
-        voice.level += 10f32.powf(-f32::from(dbov) / 20.0) * active_ratio.clamp(0.0, 1.0);
-        voice.reports += 1.0;
+        voice.loudest = voice.loudest.max(10f32.powf(-f32::from(dbov) / 20.0));
     }
 
     /// What changed, once per window.
@@ -56,24 +55,20 @@ impl Speakers {
         self.window_began = now.since_start;
         let mut changed = Vec::new();
         self.voices.retain(|sid, voice| {
-            let active = voice.share / REPORTS_PER_WINDOW >= ACTIVE_SHARE;
-            let mean = if active {
-                voice.level / voice.reports.max(1.0)
-            } else {
-                0.0
-            };
-            voice.smoothed += (mean - voice.smoothed) * SMOOTHING;
-            let level = if active {
+            let share = (std::mem::take(&mut voice.share) / REPORTS_PER_WINDOW).min(1.0);
+            let window = std::mem::take(&mut voice.loudest) * share;
+            let level = if share >= ACTIVE_SHARE {
+                voice.smoothed += (window - voice.smoothed) * SMOOTHING;
                 ((voice.smoothed * STEPS).ceil() / STEPS).clamp(1.0 / STEPS, 1.0)
             } else {
+                voice.smoothed = 0.0;
                 0.0
             };
-            (voice.share, voice.level, voice.reports) = (0.0, 0.0, 0.0);
             if (level - voice.told).abs() > f32::EPSILON {
                 voice.told = level;
                 changed.push(speaker(sid, level));
             }
-            active || voice.smoothed > 0.01
+            level > 0.0
         });
         changed.sort_by(|a, b| b.level.total_cmp(&a.level));
         changed

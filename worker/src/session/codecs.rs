@@ -258,8 +258,24 @@ fn decodes(from: &Variant, to: &Variant) -> bool {
 }
 
 /// The translation from the publisher's payload types to the subscriber's.
-pub(crate) fn translate(publisher: &[Negotiated], subscriber: &[Negotiated]) -> PayloadMap {
-    let mut map = PayloadMap::default();
+/// `sound` is what was announced of it.
+pub(crate) fn translate(
+    publisher: &[Negotiated],
+    subscriber: &[Negotiated],
+    sound: &AudioOptions,
+) -> PayloadMap {
+    let red = |codecs: &[Negotiated]| {
+        codecs
+            .iter()
+            .find_map(|c| Some((c.red?.payload_type, c.payload_type)))
+    };
+    let mut map = PayloadMap {
+        red_from: red(publisher).filter(|_| !sound.encrypted),
+        ..PayloadMap::default()
+    };
+    if sound.red && !sound.encrypted && red(publisher).is_none() {
+        map.red_to = red(subscriber).map(|(red, _)| red);
+    }
     for p in publisher {
         let from = variant(p);
         let same = subscriber
@@ -384,17 +400,17 @@ mod tests {
     fn h264_is_matched_by_mode_and_profile() {
         let publisher = select(&video(), &[], true);
         let ours = offered(false);
-        let m = translate(&publisher, &ours);
+        let m = translate(&publisher, &ours, &AudioOptions::default());
         assert_eq!(m.get(96), Some((96, Some(97))));
         assert_eq!(m.get(102), Some((106, Some(107))));
         assert_eq!(m.get(108), Some((104, Some(105))));
         let mut high = publisher[1].clone();
         high.parameters = "packetization-mode=1;profile-level-id=640032".to_owned();
-        assert_eq!(translate(&[high.clone()], &ours).get(102), Some((114, Some(115))));
+        assert_eq!(translate(&[high.clone()], &ours, &AudioOptions::default()).get(102), Some((114, Some(115))));
         high.parameters = "packetization-mode=1;profile-level-id=42e01f".to_owned();
         let only_high = vec![ours[6].clone()];
         assert_eq!(
-            translate(&[high], &only_high).get(102),
+            translate(&[high], &only_high, &AudioOptions::default()).get(102),
             Some((114, Some(115))),
             "a wider decoder will do"
         );
@@ -471,7 +487,7 @@ mod tests {
         let with = select(&audio("111 63"), &[], true);
         let without = select(&audio("111"), &[], true);
         let red = |from: &[Negotiated], to: &[Negotiated]| {
-            let map = translate(from, to);
+            let map = translate(from, to, &AudioOptions::default());
             (map.get(111), map.get(63))
         };
         let ours = offered(true);

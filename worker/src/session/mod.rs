@@ -10,6 +10,7 @@ mod codecs;
 mod data;
 mod dtls;
 mod engine;
+mod flight;
 mod handover;
 mod ice;
 mod leg;
@@ -22,4 +23,5 @@ mod sections;
 mod write;
 
 pub use self::runtime::{MediaConfig, MediaError, MediaHandle, start};
+pub use crate::forward::audio::select::SpeakerPolicy;
 pub use crate::forward::drops::DropCounters;

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::api::{Event, Leg, MediaKind, SdpError, SessionId, Topology, TrackSid};
+use super::api::{AudioOptions, Event, Leg, MediaKind, SdpError, SessionId, Topology, TrackSid};
 use super::client::Wish;
-use super::codecs::{select, translate};
+use super::codecs::{Negotiated, select, translate};
 use super::engine::{Engine, LiveTrack};
 use super::peer::{Local, Source};
 use super::sdp::{self, Description, Section};
 use super::sections::{Slot, Use};
+use crate::forward::audio::SoundSpec;
 use crate::forward::extension::{Extension, Outgoing};
 use crate::forward::subscription::Binding;
 use crate::forward::track::TrackSpec;
@@ -154,13 +155,23 @@ impl Engine {
         let Some(kind) = slot.kind else { return };
         let Some(first) = slot.codecs.first() else { return };
         let mime_type = first.mime_type().to_owned();
+        let known = client.expected.iter().find(|t| t.sid == sid);
+        let audio = known.map(|t| t.audio).unwrap_or_default();
         let spec = TrackSpec {
             sid: sid.clone(),
             session,
             leg,
             mid: slot.mid.clone(),
             kind,
-            codecs: slot.codecs.iter().map(|c| (c.payload_type, c.codec)).collect(),
+            codecs: slot
+                .codecs
+                .iter()
+                .flat_map(|c| {
+                    let red = c.red.map(|r| (r.payload_type, c.codec));
+                    [Some((c.payload_type, c.codec)), red]
+                })
+                .flatten()
+                .collect(),
             repairs: slot
                 .codecs
                 .iter()
@@ -173,6 +184,7 @@ impl Engine {
             },
             ssrcs: announced(section),
             nack: slot.codecs.iter().any(|c| c.feedback.iter().any(|f| f == "nack")),
+            sound: sound_of(kind, &slot.codecs, &audio),
         };
         let simulcast = spec.rids.len() > 1;
         let wide = slot.extensions.iter().any(|(_, e)| *e == Extension::TransportCc)
@@ -180,12 +192,11 @@ impl Engine {
                 .codecs
                 .iter()
                 .any(|c| c.feedback.iter().any(|f| f == "transport-cc"));
-        let announced = client.expected.iter().find(|t| t.sid == sid);
         let live = LiveTrack {
             session,
             kind,
             codecs: slot.codecs.clone(),
-            audio: announced.map(|t| t.audio).unwrap_or_default(),
+            audio,
         };
         let mid = slot.mid.clone();
         self.forwarder.publish(spec);
@@ -305,7 +316,7 @@ impl Engine {
             .codecs
             .iter()
             .any(|c| c.feedback.iter().any(|f| f == "transport-cc"));
-        let payloads = translate(&track.codecs, &slot.codecs);
+        let payloads = translate(&track.codecs, &slot.codecs, &track.audio);
         let Some(wish) = client.wish(sid) else { return };
         if payloads.entries.is_empty() {
             tracing::warn!(session = session.0, %sid, "the subscriber has no codec of the track");
@@ -327,7 +338,9 @@ impl Engine {
             wanted: wish.wanted,
         };
         wish.bound = true;
+        let (fps, priority) = (wish.fps, wish.priority);
         if self.forwarder.bind(sid, binding, seed) {
+            self.forwarder.prefer(sid, session, fps, priority);
             self.events.push(Event::SubscriptionBound {
                 session,
                 sid: sid.clone(),
@@ -447,6 +460,16 @@ impl Engine {
         self.collect(session);
         self.unsettled.push(session);
         Ok(())
+    }
+}
+
+/// What forwarding needs to know of sound. Neither music nor what an encoder doesn't cut in silence is
+/// chosen among: whoever publishes so wants all of it heard.
+fn sound_of(kind: MediaKind, codecs: &[Negotiated], audio: &AudioOptions) -> SoundSpec {
+    let red = |c: &Negotiated| Some((c.red?.payload_type, c.payload_type));
+    SoundSpec {
+        red: codecs.iter().find_map(red).filter(|_| !audio.encrypted),
+        competes: kind == MediaKind::Audio && audio.microphone && audio.dtx && !audio.stereo,
     }
 }
 

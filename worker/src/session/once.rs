@@ -20,23 +20,17 @@ use crate::forward::Forwarder;
 pub(crate) struct Once {
     /// Its offer, for when it restarts ICE.
     pub(crate) offer: String,
-    /// Packets of its media, when it was last asked after.
-    packets: u64,
 }
 
 impl Client {
     /// An encoder may make no check any more once it is connected; what it sends is authentic, and shows
     /// as well that it is there. Of somebody who only receives that can't be said: RFC 7675 asks for it.
     pub(super) fn hear_media(&mut self, forwarder: &Forwarder, now: Instant) {
-        let Some(once) = &mut self.once else { return };
-        if !self.publisher.transport.is_silent(now) {
+        if self.once.is_none() || !self.publisher.transport.is_silent(now) {
             return;
         }
-        let (published, _) = forwarder.statistics(self.id);
-        let packets = published.iter().map(|track| track.packets).sum();
-        if packets > once.packets {
-            once.packets = packets;
-            self.publisher.transport.heard(now);
+        if let Some(at) = forwarder.last_packet(self.id) {
+            self.publisher.transport.heard(at);
         }
     }
 }

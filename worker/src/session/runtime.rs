@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::api::{Command, Event};
 use super::dtls::Identity;
 use super::engine::Engine;
+use crate::forward::audio::select::SpeakerPolicy;
 use crate::forward::drops::DropCounters;
 use crate::net::tcp::{TcpInput, TcpPort};
 use crate::net::{Route, UdpPort};
@@ -36,6 +37,8 @@ pub struct MediaConfig {
     pub tcp: bool,
     /// Sessions beyond this are refused.
     pub max_sessions: usize,
+    /// Whom large rooms hear.
+    pub speakers: SpeakerPolicy,
 }
 
 impl Default for MediaConfig {
@@ -45,6 +48,7 @@ impl Default for MediaConfig {
             advertise: Vec::new(),
             tcp: false,
             max_sessions: 10_000,
+            speakers: SpeakerPolicy::default(),
         }
     }
 }
@@ -132,6 +136,7 @@ pub fn start(
     let (events_out, events) = mpsc::unbounded_channel();
     let drops = Arc::new(DropCounters::default());
     let mut engine = Engine::new(identity, config.max_sessions, Arc::clone(&drops), Instant::now());
+    engine.forwarder.set_speakers(config.speakers);
     let udp = candidates(&config.advertise, local);
     engine.set_candidates(udp.clone(), if config.tcp { udp } else { Vec::new() });
     let drops_here = Arc::clone(&drops);

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use super::codecs::Negotiated;
+use super::codecs::{Negotiated, Redundant};
 use super::data::MAX_MESSAGE;
 use super::ice::Credentials;
 use super::sdp::{Direction, Setup};
@@ -194,9 +194,14 @@ fn priority(kind: u32, moves: u32, address: usize) -> u32 {
 }
 
 fn formats_of(codecs: &[Negotiated]) -> String {
+    let number = |r: Redundant| r.payload_type;
     let numbers = codecs
         .iter()
-        .flat_map(|c| [Some(c.payload_type), c.repair])
+        .flat_map(|c| {
+            let before = c.red.filter(|r| r.first).map(number);
+            let after = c.red.filter(|r| !r.first).map(number);
+            [before, Some(c.payload_type), c.repair, after]
+        })
         .flatten();
     numbers.map(|n| n.to_string()).collect::<Vec<_>>().join(" ")
 }
@@ -234,6 +239,10 @@ fn media(
         if let Some(rtx) = c.repair {
             let clock = c.clock.split('/').next().unwrap_or_default();
             write!(out, "a=rtpmap:{rtx} rtx/{clock}\r\na=fmtp:{rtx} apt={pt}\r\n")?;
+        }
+        if let Some(red) = c.red {
+            let (red, clock) = (red.payload_type, &c.clock);
+            write!(out, "a=rtpmap:{red} red/{clock}\r\na=fmtp:{red} {pt}/{pt}\r\n")?;
         }
     }
     for rid in rids {
@@ -328,7 +337,7 @@ mod tests {
             (MediaType::Video, vec!["TR_y".to_owned()])
         );
         assert_eq!(v.repair_groups, vec![(1, 2)]);
-        assert_eq!(v.maps.len(), 18);
+        assert_eq!(v.maps.len(), 2 * offered(false).len());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use plenum_worker::session::api::{
-    Command, Event, ExpectedTrack, Leg, MediaKind, SessionId, Topology, TrackSid,
+    AudioOptions, Command, Event, ExpectedTrack, Leg, MediaKind, SessionId, Topology, TrackSid,
 };
 use plenum_worker::session::{MediaConfig, MediaHandle, start};
 use rtc::crypto::{HashAlgorithm, RTCCryptoProvider};
@@ -111,6 +111,7 @@ impl Server {
             kind,
             codec: String::new(),
             max_bitrate: 0,
+            audio: AudioOptions::default(),
         };
         self.media.send(Command::ExpectTrack { session, track });
     }
@@ -416,9 +417,14 @@ impl Client {
         }
     }
 
+    /// Seals RTP, to be sent by [`Self::send_raw`].
+    pub fn seal_rtp(&mut self, packet: &[u8]) -> BytesMut {
+        self.out.as_mut().unwrap().encrypt_rtp(packet).unwrap()
+    }
+
     /// Seals and sends RTP.
     pub fn send_rtp(&mut self, packet: &[u8]) {
-        let sealed = self.out.as_mut().unwrap().encrypt_rtp(packet).unwrap();
+        let sealed = self.seal_rtp(packet);
         self.socket.send_to(&sealed, self.server.unwrap()).unwrap();
     }
 

@@ -72,6 +72,65 @@ fn speaking_and_falling_silent_is_told_once_each() {
 }
 
 #[test]
+fn two_fifths_of_the_time_is_speech() {
+    for (share, active) in [(0.39, false), (0.41, true)] {
+        let mut scene = scene();
+        scene.hear(8, 20, share);
+        assert_eq!(scene.told().iter().any(|s| s.active), active, "{share}");
+    }
+    // The same in one piece: two of four reports.
+    let mut scene = scene();
+    for _ in 0..3 {
+        scene.hear(2, 20, 1.0);
+        scene.stage.pass(Duration::from_millis(200));
+    }
+    assert!(scene.told().iter().any(|s| s.active));
+}
+
+#[test]
+fn the_level_is_smoothed_over_two_windows_and_told_once_per_window() {
+    let mut scene = scene();
+    let mut steps = Vec::new();
+    for _ in 0..24 {
+        scene.hear(1, 7, 1.0);
+        let told = scene.told();
+        assert!(told.len() <= 1);
+        steps.extend(told.iter().map(|s| s.level));
+        scene.stage.clear();
+    }
+    // 0.45 of the amplitude: of the first window perhaps a part, and two thirds of that, in eighths.
+    assert!(steps.is_sorted() && steps.len() <= 3, "{steps:?}");
+    assert!(steps[0] <= 0.375 && steps.last() == Some(&0.5), "{steps:?}");
+    // What is loud half of the time is told as half as loud.
+    let mut half = self::scene();
+    half.hear(24, 7, 0.5);
+    assert_eq!(half.told().last().unwrap().level, 0.25);
+}
+
+#[test]
+fn what_a_shared_screen_plays_is_nobodys_voice() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join("alice"), stage.join("bob"));
+    let mic = stage.publish(
+        alice,
+        lk::AddTrackRequest {
+            source: lk::TrackSource::ScreenShareAudio as i32,
+            ..audio("tab")
+        },
+    );
+    stage.pass(Duration::from_secs(1));
+    stage.clear();
+    let mut scene = Scene {
+        stage,
+        alice,
+        bob,
+        mic,
+    };
+    scene.hear(20, 6, 1.0);
+    assert!(scene.told().is_empty());
+}
+
+#[test]
 fn a_cough_is_not_speech() {
     let mut scene = scene();
     for _ in 0..5 {
