@@ -5,7 +5,7 @@
 //! Invariant: one feedback covers at most [`MAX_SPAN`] numbers and never one number twice, except that a
 //! packet reordered past a feedback is reported in the next.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::packet::Unwrapper;
@@ -18,12 +18,71 @@ const WINDOW: u64 = 500;
 const REFERENCE: Duration = Duration::from_millis(64);
 const TICK: u128 = 250;
 
+/// Arrival times by number, in a row.
+#[derive(Debug, Default)]
+struct Arrivals {
+    /// Number of the first in the row. The first and the last of a row are times.
+    first: u64,
+    row: VecDeque<Option<Instant>>,
+    count: usize,
+}
+
+impl Arrivals {
+    fn clear(&mut self) {
+        self.row.clear();
+        self.count = 0;
+    }
+
+    /// Keeps the first time of a number that is at most [`MAX_SPAN`] times ten from the others.
+    fn insert(&mut self, number: u64, at: Instant) {
+        if self.row.is_empty() {
+            self.first = number;
+        }
+        while number < self.first {
+            self.first -= 1;
+            self.row.push_front(None);
+        }
+        let place = (number - self.first) as usize;
+        if self.row.len() <= place {
+            self.row.resize(place + 1, None);
+        }
+        if let Some(slot @ None) = self.row.get_mut(place) {
+            *slot = Some(at);
+            self.count += 1;
+        }
+    }
+
+    fn get(&self, number: u64) -> Option<Instant> {
+        let place = number.checked_sub(self.first)?;
+        self.row.get(usize::try_from(place).ok()?).copied().flatten()
+    }
+
+    fn first(&self) -> Option<(u64, Instant)> {
+        Some((self.first, self.row.front().copied().flatten()?))
+    }
+
+    fn last(&self) -> Option<u64> {
+        (!self.row.is_empty()).then(|| self.first + self.row.len() as u64 - 1)
+    }
+
+    /// Forgets what is below `number`.
+    fn forget(&mut self, number: u64) {
+        while self.first < number || matches!(self.row.front(), Some(None)) {
+            match self.row.pop_front() {
+                Some(slot) => self.count -= usize::from(slot.is_some()),
+                None => return,
+            }
+            self.first += 1;
+        }
+    }
+}
+
 /// Arrival times of one leg.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     start: Instant,
     unwrapper: Unwrapper,
-    arrivals: BTreeMap<u64, Instant>,
+    arrivals: Arrivals,
     /// The first number the next feedback covers.
     next: Option<u64>,
     count: u8,
@@ -34,7 +93,7 @@ impl Recorder {
         Recorder {
             start,
             unwrapper: Unwrapper::default(),
-            arrivals: BTreeMap::new(),
+            arrivals: Arrivals::default(),
             next: None,
             count: 0,
         }
@@ -59,18 +118,18 @@ impl Recorder {
             }
             Some(_) => {}
         }
-        self.arrivals.entry(extended).or_insert(now);
+        self.arrivals.insert(extended, now);
     }
 
     /// Packets waiting to be reported.
     pub(crate) fn pending(&self) -> usize {
-        self.arrivals.len()
+        self.arrivals.count
     }
 
     /// One feedback packet about everything since the last, or `None`. Call until `None`.
     pub(crate) fn feedback(&mut self, sender: u32, media: u32) -> Option<Vec<u8>> {
-        let (&first_received, &first_at) = self.arrivals.first_key_value()?;
-        let (&last, _) = self.arrivals.last_key_value()?;
+        let (first_received, first_at) = self.arrivals.first()?;
+        let last = self.arrivals.last()?;
         let base = self
             .next?
             .max(first_received.saturating_sub(MAX_SPAN / 2))
@@ -80,10 +139,10 @@ impl Recorder {
         let reference = first_at.saturating_duration_since(self.start).as_nanos() / REFERENCE.as_nanos();
         let mut clock = reference * (REFERENCE.as_micros() / TICK);
         let mut symbols: Vec<u8> = Vec::with_capacity((end - base + 1) as usize);
-        let mut deltas: Vec<u8> = Vec::new();
+        let mut deltas: Vec<u8> = Vec::with_capacity(symbols.capacity() * 2);
         let mut covered = base;
         for number in base..=end {
-            match self.arrivals.get(&number) {
+            match self.arrivals.get(number) {
                 None => symbols.push(0),
                 Some(at) => {
                     let ticks = at.saturating_duration_since(self.start).as_micros() / TICK;
@@ -107,9 +166,7 @@ impl Recorder {
             self.arrivals.clear();
             return None;
         }
-        while self.arrivals.first_key_value().is_some_and(|(n, _)| *n < covered) {
-            self.arrivals.pop_first();
-        }
+        self.arrivals.forget(covered);
         self.next = Some(covered);
         Some(self.write(sender, media, base as u16, reference as u32, &symbols, &deltas))
     }
@@ -153,7 +210,7 @@ impl Recorder {
 
 /// Packs symbols into run-length chunks where that pays, two-bit vectors elsewhere.
 fn pack(mut symbols: &[u8]) -> Vec<u16> {
-    let mut chunks = Vec::new();
+    let mut chunks = Vec::with_capacity(symbols.len().div_ceil(7));
     while let Some(&first) = symbols.first() {
         let run = symbols.iter().take_while(|s| **s == first).count().min(0x1FFF);
         if run >= 7 || run == symbols.len() {
