@@ -327,9 +327,9 @@ impl LegTransport {
         self.connected && !self.ended && now >= self.deadline
     }
 
-    /// The peer has shown by other means than checks that it is there.
-    pub(crate) fn heard(&mut self, now: Instant) {
-        self.deadline = now + CONSENT;
+    /// The peer has shown by other means than checks that it was there at that time.
+    pub(crate) fn heard(&mut self, at: Instant) {
+        self.deadline = self.deadline.max(at + CONSENT);
     }
 
     /// Tells the peer that we go.
