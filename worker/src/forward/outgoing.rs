@@ -4,12 +4,14 @@
 //! congestion control joins: [`Outgoing::number`] is written into a packet while it is dressed, and
 //! [`Outgoing::left`] is told of every RTP packet once it is sealed, with its size on the wire and the
 //! moment, so an estimator sees exactly what the feedback will be about. A pacer stands before it: a
-//! video packet that has to wait is not dressed yet but kept as its place in the subscription's history
+//! video packet that has to wait is taken back and kept as its place in the subscription's history
 //! ([`super::subscription::Resend`]), and takes its number when it leaves; sound doesn't wait.
 //!
 //! Invariant: a number is used once, and only by a packet that was handed to the socket.
 
 use std::time::Instant;
+
+use super::paths::Path;
 
 /// One packet that left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(crate) struct Departure {
 pub(crate) struct Outgoing {
     next: u16,
     last: Option<Departure>,
+    /// Where the leg's receiver tells of its path.
+    pub(crate) path: Option<Box<Path>>,
 }
 
 impl Outgoing {
@@ -40,6 +44,9 @@ impl Outgoing {
     pub(crate) fn left(&mut self, departure: Departure) {
         if departure.number.is_some() {
             self.next = self.next.wrapping_add(1);
+        }
+        if let Some(path) = &mut self.path {
+            path.congestion.left(departure.number, departure.size, departure.at);
         }
         self.last = Some(departure);
     }

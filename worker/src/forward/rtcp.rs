@@ -50,6 +50,45 @@ pub(crate) fn parse(mut data: &[u8]) -> Vec<Item> {
     items
 }
 
+/// What a receiver says of the path to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path<'a> {
+    /// Transport-wide feedback: the whole packet, unread.
+    Feedback(&'a [u8]),
+    /// REMB in bits per second, draft-alvestrand-rmcat-remb-03.
+    Remb(u64),
+}
+
+/// The parts of a compound packet that speak of the path.
+pub(crate) fn paths(mut data: &[u8]) -> impl Iterator<Item = Path<'_>> {
+    std::iter::from_fn(move || {
+        while let [b0, kind, hi, lo, ..] = data {
+            let len = (usize::from(u16::from_be_bytes([*hi, *lo])) + 1) * 4;
+            let (packet, rest) = data.split_at_checked(len).filter(|_| b0 >> 6 == 2)?;
+            let found = match (kind, b0 & 0x1F) {
+                (205, 15) => Some(Path::Feedback(packet)),
+                (206, 15) => bitrate(packet).map(Path::Remb),
+                _ => None,
+            };
+            data = rest;
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    })
+}
+
+fn bitrate(p: &[u8]) -> Option<u64> {
+    if p.get(12..16)? != b"REMB" {
+        return None;
+    }
+    let word = u32_at(p, 16)?;
+    let (exponent, mantissa) = (word >> 18 & 0x3F, u64::from(word & 0x3_FFFF));
+    // What is shifted out of the word is more than any path has.
+    Some(mantissa.checked_mul(1_u64.checked_shl(exponent)?).unwrap_or(u64::MAX))
+}
+
 fn parse_one(p: &[u8], items: &mut Vec<Item>) {
     let count = usize::from(p[0] & 0x1F);
     match p[1] {
@@ -266,6 +305,26 @@ mod tests {
         source_description(&mut out, 2, "abc");
         nack(&mut out, 1, 2, &[1, 2, 40]);
         assert_eq!(rtc::rtcp::packet::unmarshal(&mut &out[..]).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_is_said_of_the_path_is_found() {
+        let mut out = Vec::new();
+        receiver_report(&mut out, 1, &[]);
+        remb(&mut out, 1, 1_500_000, &[7, 8]);
+        let wide = [0x8F, 205, 0, 2, 1, 2, 3, 4, 5, 6, 7, 8];
+        out.extend_from_slice(&wide);
+        nack(&mut out, 1, 2, &[3]);
+        remb(&mut out, 1, u64::MAX, &[7]);
+        let all: Vec<Path<'_>> = paths(&out).collect();
+        let [Path::Remb(first), Path::Feedback(second), Path::Remb(third)] = all[..] else {
+            panic!("{all:?}")
+        };
+        assert_eq!((first / 1000, second), (1500, &wide[..]));
+        assert!(third > u64::MAX / 2);
+        for end in 0..out.len() {
+            let _ = paths(&out[..end]).count();
+        }
     }
 
     #[test]

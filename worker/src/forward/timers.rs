@@ -27,6 +27,11 @@ impl<K: Ord> Timers<K> {
         self.heap.push(Reverse((at, key)));
     }
 
+    /// The first moment that something is set for.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
     /// One reminder that is due, with its moment.
     pub(crate) fn due(&mut self, now: Instant) -> Option<(Instant, K)> {
         if self.heap.peek().is_none_or(|Reverse((at, _))| *at > now) {
@@ -50,6 +55,7 @@ mod tests {
             timers.set(t + Duration::from_millis(ms), key);
         }
         assert_eq!(timers.due(t), None);
+        assert_eq!(timers.next(), Some(t + Duration::from_millis(10)));
         let now = t + Duration::from_millis(20);
         assert_eq!(timers.due(now).map(|d| d.1), Some('a'));
         assert_eq!(timers.due(now).map(|d| d.1), Some('b'));

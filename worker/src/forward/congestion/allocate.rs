@@ -18,6 +18,11 @@ pub(crate) struct Budget {
 const HEADROOM: u64 = 15;
 
 impl Budget {
+    /// The estimate at which a new layer would fit that brings the whole to `cost`.
+    pub(crate) fn needed(cost: u64, reserved: u64) -> u64 {
+        cost * (100 + HEADROOM) / 100 + reserved + 1000
+    }
+
     /// What is left of an estimate after `reserved` for sound.
     pub(crate) fn of(estimate: u64, reserved: u64) -> Self {
         let stay = estimate.saturating_sub(reserved);
@@ -92,6 +97,17 @@ fn order(wants: &[Want], round: usize) -> impl Iterator<Item = usize> {
         })
     });
     places.into_iter()
+}
+
+/// What the cheapest step beyond `given` would bring the whole to; `None` where everyone has everything.
+pub(crate) fn next_step(wants: &[Want], given: &[Option<usize>]) -> Option<u64> {
+    let cost_of = |(w, g): (&Want, &Option<usize>)| w.cost(*g);
+    let used: u64 = wants.iter().zip(given).map(cost_of).sum();
+    let steps = wants.iter().zip(given).filter_map(|(w, g)| {
+        let next = g.map_or(0, |g| g + 1);
+        (next < w.layers).then(|| w.cost(Some(next)) - w.cost(*g))
+    });
+    steps.min().map(|step| used + step)
 }
 
 /// What all would cost at their best.
@@ -270,5 +286,8 @@ mod tests {
         assert_eq!(give(even(500), &[camera, screen]).0, [Some(0), Some(0)]);
         assert_eq!(give(even(350), &[camera, screen]).0, [Some(1), None]);
         assert_eq!(desired(&[camera, screen]), 700);
+        assert_eq!(next_step(&[camera, screen], &[Some(0), None]), Some(300));
+        assert_eq!(next_step(&[camera, screen], &[Some(1), None]), Some(700));
+        assert_eq!(next_step(&[camera, screen], &[Some(1), Some(0)]), None);
     }
 }

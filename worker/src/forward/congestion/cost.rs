@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::OVERHEAD;
 
 /// Key frames come seconds apart: the mean of less would rise and fall with them.
-const SAMPLES: usize = 16;
-const INTERVAL: Duration = Duration::from_millis(125);
+const SAMPLES: usize = 20;
+const INTERVAL: Duration = Duration::from_millis(90);
 const KNOWN: Duration = Duration::from_millis(300);
 /// RTP header with the extensions that subscribers get, and the tag.
 const HEADER: u64 = 28 + 16;

@@ -142,6 +142,14 @@ impl DelayDetector {
         }
     }
 
+    /// Nothing was sent for a while: queues have drained, only the path's own delay is still known.
+    pub(crate) fn rest(&mut self) {
+        let (least, stretch) = (self.least, self.stretch);
+        *self = DelayDetector::new();
+        (self.least, self.stretch) = (least, stretch);
+        self.recent = least.iter().copied().min().unwrap_or_default() as f64;
+    }
+
     fn note(&mut self, sent: Micros, arrival: Micros) {
         let took = arrival - sent;
         if self.least == [Micros::MAX; STRETCHES] {
@@ -304,8 +312,15 @@ mod tests {
         assert!(!(0..300).any(|i| packet(i, 40_000)));
         assert!(!(300..600).any(|i| packet(i, 120_000)));
         assert!((600..700).any(|i| packet(i, 190_000)));
-        assert!((700..1_000).all(|i| packet(i, 190_000)));
+        assert!((700..900).all(|i| packet(i, 190_000)));
         // Another route after some time: what was short before isn't coming back.
+        d.rest();
+        assert!(!d.standing());
+        let mut packet = |i: i64, delay: i64| {
+            d.packet(i * 10_000, 5_000_000 + i * 10_000 + delay);
+            d.standing()
+        };
+        assert!((900..1_000).map(|i| packet(i, 190_000)).last().unwrap(), "the same queue again");
         (1_000..6_000).for_each(|i| _ = packet(i, 190_000));
         assert!(!packet(6_000, 190_000));
     }

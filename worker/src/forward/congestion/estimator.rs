@@ -2,8 +2,8 @@
 //!
 //! Owns the estimate: the delay-based rate with its increase and decrease (section 5.5), the loss-based
 //! bound (section 6), the round trip, and what happens when feedback stays out. Invariants: the estimate
-//! stays within [`MIN_RATE`] and [`MAX_RATE`]; it never grows past one and a half times what arrived
-//! unless a probe has shown more; a feedback costs no allocation.
+//! stays within [`MIN_RATE`] and [`MAX_RATE`]; it never grows far past what arrived unless a probe
+//! has shown more; a feedback costs no allocation.
 
 use super::Micros;
 use super::delay::{DelayDetector, Usage};
@@ -19,7 +19,7 @@ const BETA: f64 = 0.85;
 /// Growth per second while nothing is known of the limit.
 const GROWTH: f64 = 1.08;
 /// The estimate stays under this many times of what arrives, plus a little.
-const HEADROOM: f64 = 1.5;
+const HEADROOM: f64 = 1.2;
 const HEADROOM_BITS: f64 = 10_000.0;
 /// Near the last known limit: within so many deviations.
 const NEAR: f64 = 3.0;
@@ -47,6 +47,8 @@ const LOSS_FREE: f64 = 2.0;
 /// Feedback that stays out so long is a path that is blocked.
 const SILENCE: Micros = 1_000_000;
 const SILENCE_FACTOR: f64 = 0.7;
+/// Nothing sent for so long: the path is empty.
+const IDLE: Micros = 1_000_000;
 /// A receiver's REMB is forgotten after this.
 const REMB_LIFE: Micros = 15_000_000;
 /// Until measured.
@@ -136,11 +138,6 @@ impl Estimator {
         self.rtt.unwrap_or(DEFAULT_RTT)
     }
 
-    /// Share of packets lost lately.
-    pub(crate) fn loss(&self) -> f64 {
-        self.loss.fraction
-    }
-
     /// Nothing speaks against trying more.
     pub(crate) fn calm(&self, now: Micros) -> bool {
         self.detector.usage() != Usage::Over
@@ -183,14 +180,15 @@ impl Estimator {
     }
 
     /// A feedback has been taken in whole. `newest`: when the newest packet it speaks of as come was sent.
-    pub(crate) fn on_feedback(&mut self, newest: Option<Micros>, now: Micros) {
+    /// `probing`: a queue that grows now is a probe's.
+    pub(crate) fn on_feedback(&mut self, newest: Option<Micros>, probing: bool, now: Micros) {
         self.last_feedback = Some(now);
         self.silent_since = None;
         if let Some(newest) = newest {
             let sample = (now - newest).max(0);
             self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
         }
-        self.control(now);
+        self.control(probing, now);
         self.control_loss(now);
     }
 
@@ -201,18 +199,20 @@ impl Estimator {
 
     /// A probe got through at `rate`. Only ever raises the estimate: a probe is short, and what a few
     /// packets met says more about the queue at that moment than about the path.
-    pub(crate) fn on_probe(&mut self, rate: f64, now: Micros) {
+    pub(crate) fn on_probe(&mut self, rate: f64, now: Micros) -> bool {
         let rate = rate + self.unnumbered.rate(now, LONG);
-        if rate > self.rate {
-            self.rate = rate.min(MAX_RATE);
-            // The limit was elsewhere.
-            if self.capacity.is_some_and(|c| rate > c.upper()) {
-                self.capacity = None;
-            }
-        }
         if let Some(bound) = &mut self.loss.bound {
             *bound = bound.max(rate);
         }
+        if rate <= self.rate {
+            return false;
+        }
+        self.rate = rate.min(MAX_RATE);
+        // The limit was elsewhere.
+        if self.capacity.is_some_and(|c| rate > c.upper()) {
+            self.capacity = None;
+        }
+        true
     }
 
     pub(crate) fn remb(&self) -> Option<f64> {
@@ -224,6 +224,12 @@ impl Estimator {
         if self.remb.is_some_and(|(_, at)| now - at > REMB_LIFE) {
             self.remb = None;
         }
+        if self.last_sent.is_some_and(|at| now - at > IDLE) {
+            // What was seen of queues and losses is over.
+            self.detector.rest();
+            self.loss.fraction = 0.0;
+            self.last_sent = None;
+        }
         let limit = SILENCE.max(4 * self.rtt());
         if self.heard() && self.silent_since.is_some_and(|at| now - at > limit) {
             self.rate = (self.estimate() * SILENCE_FACTOR).max(MIN_RATE);
@@ -233,11 +239,12 @@ impl Estimator {
         }
     }
 
-    fn control(&mut self, now: Micros) {
+    fn control(&mut self, probing: bool, now: Micros) {
         let elapsed = self.last_update.map_or(0, |at| now - at) as f64 / 1e6;
         self.last_update = Some(now);
         let extra = self.unnumbered.rate(now, LONG);
         match self.detector.usage() {
+            _ if probing => {}
             Usage::Over => {
                 self.decrease(extra, now);
                 self.holding = true;

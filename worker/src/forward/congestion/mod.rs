@@ -35,8 +35,8 @@ pub(crate) const OVERHEAD: usize = 8 + 20;
 const RESENDS: f64 = 0.4;
 const RESENDS_SAVED: f64 = 0.5;
 /// A receiver that has not spoken of so many packets after this time never will.
-const DEAF_AFTER: Duration = Duration::from_secs(5);
-const DEAF_PACKETS: u64 = 100;
+const DEAF_AFTER: Duration = Duration::from_secs(4);
+const DEAF_PACKETS: u64 = 6;
 
 /// One leg's path. `T` finds a packet that waits.
 #[derive(Debug)]
@@ -149,7 +149,8 @@ impl<T> Congestion<T> {
         }
         // About packets that were never sent: nothing to learn.
         if news {
-            self.estimator.on_feedback(newest, now);
+            let probing = self.prober.disturbs(now);
+            self.estimator.on_feedback(newest, probing, now);
             self.settle(now);
         }
         true
@@ -176,19 +177,10 @@ impl<T> Congestion<T> {
         (!deaf).then(|| self.estimator.estimate() as u64)
     }
 
-    /// Smoothed time from a packet to what is said of it.
-    pub(crate) fn rtt(&self) -> Duration {
-        Duration::from_micros(self.estimator.rtt().max(0) as u64)
-    }
-
-    /// Bits per second that would be used if they were there; probing aims at them.
-    pub(crate) fn want(&mut self, rate: u64) {
-        self.prober.want(rate as f64);
-    }
-
-    /// Whether a probe is being sent.
-    pub(crate) fn probing(&self) -> bool {
-        self.prober.sending()
+    /// Bits per second that would be used if they were there, and those that the next step up takes;
+    /// probing aims at them.
+    pub(crate) fn want(&mut self, rate: u64, next_step: u64) {
+        self.prober.want(rate as f64, next_step as f64);
     }
 
     /// Bytes to send now for the sake of a probe.
@@ -210,9 +202,13 @@ impl<T> Congestion<T> {
     }
 
     fn settle(&mut self, now: Micros) {
-        match self.prober.take(now) {
+        let raised = match self.prober.take(now) {
             Some(Outcome::Carried(rate)) => self.estimator.on_probe(rate, now),
-            Some(Outcome::Failed) | None => {}
+            Some(Outcome::Failed) => false,
+            None => true,
+        };
+        if !raised {
+            self.prober.passed_by(now);
         }
         self.pacer.set_estimate(self.estimator.estimate(), now);
     }

@@ -15,6 +15,7 @@ const INITIAL: [f64; 2] = [3.0, 6.0];
 /// Later ones at most so many times the estimate, and so much over what is wanted.
 const STEP: f64 = 2.0;
 const MARGIN: f64 = 1.25;
+const STEP_MARGIN: f64 = 1.08;
 /// A result under this share of the rate probed for is a failure.
 const SUCCESS: f64 = 0.7;
 /// A result counts once this share has been reported.
@@ -31,6 +32,8 @@ const FIRST_BACKOFF: Micros = 2_000_000;
 const MAX_BACKOFF: Micros = 10_000_000;
 /// What isn't reported within this is lost.
 const PATIENCE: Micros = 1_000_000;
+/// How long a probe's own queue may still be seen.
+const AFTERMATH: Micros = 300_000;
 /// Share of the estimate that padding may take, and how much of it may be saved up, in bytes.
 const SHARE: f64 = 0.10;
 const SAVINGS: f64 = 60_000.0;
@@ -62,13 +65,15 @@ pub(crate) enum Outcome {
 /// The probes of one path.
 #[derive(Debug)]
 pub(crate) struct Prober {
-    /// Bits per second that would be used if they were there.
+    /// Bits per second that would be used if they were there, and those that the next step takes.
     wanted: f64,
+    next_step: f64,
     cluster: Option<Cluster>,
     initial: usize,
     next_id: u8,
     not_before: Micros,
     backoff: Micros,
+    ended: Option<Micros>,
     savings: f64,
     saved_at: Option<Micros>,
 }
@@ -77,28 +82,41 @@ impl Prober {
     pub(crate) fn new() -> Self {
         Prober {
             wanted: 0.0,
+            next_step: 0.0,
             cluster: None,
             initial: 0,
             next_id: 1,
             not_before: 0,
             backoff: 0,
+            ended: None,
             savings: SAVINGS,
             saved_at: None,
         }
     }
 
-    /// What would be used if it were there.
-    pub(crate) fn want(&mut self, rate: f64) {
+    /// What would be used if it were there, and what the least of it takes.
+    pub(crate) fn want(&mut self, rate: f64, next_step: f64) {
         if rate > self.wanted * 1.1 && self.wanted > 0.0 && self.backoff > FIRST_BACKOFF {
             // Something else is asked for than what failed.
             self.backoff = FIRST_BACKOFF;
         }
-        self.wanted = rate;
+        (self.wanted, self.next_step) = (rate, next_step);
     }
 
     /// Whether packets are being sent at a probe's rate.
+    #[cfg(test)]
     pub(crate) fn sending(&self) -> bool {
         self.cluster.is_some_and(|c| c.complete.is_none())
+    }
+
+    /// Whether queues are of a probe's making: it is on its way, or has just been reported in vain.
+    pub(crate) fn disturbs(&self, now: Micros) -> bool {
+        self.cluster.is_some() || self.ended.is_some_and(|at| now - at < AFTERMATH)
+    }
+
+    /// The probe that ended now changes nothing: the queue it left behind says nothing of what is sent.
+    pub(crate) fn passed_by(&mut self, now: Micros) {
+        self.ended = Some(now);
     }
 
     /// Begins a probe where one is due. `calm`: nothing speaks against it.
@@ -109,7 +127,13 @@ impl Prober {
         if self.cluster.is_some() || !calm || now < self.not_before || self.wanted <= estimate {
             return;
         }
-        let most = self.wanted * MARGIN;
+        // After a failure no more than what the next step takes: a path that has room for that need not
+        // have it for all.
+        let most = if self.backoff > 0 && self.next_step > estimate {
+            self.next_step * STEP_MARGIN
+        } else {
+            self.wanted * MARGIN
+        };
         let rate = match INITIAL.get(self.initial) {
             Some(factor) => super::estimator::START_RATE * factor,
             None => estimate * STEP,
@@ -288,7 +312,7 @@ mod tests {
     #[test]
     fn a_wide_path_is_climbed_and_a_narrow_one_is_measured() {
         let mut p = Prober::new();
-        p.want(3e6);
+        p.want(3e6, 3e6);
         p.poll(300_000.0, true, 0);
         let (Outcome::Carried(first), now) = run(&mut p, 100e6, 0) else {
             panic!("not carried")
@@ -309,7 +333,7 @@ mod tests {
     #[test]
     fn failures_space_the_probes_out_and_padding_stays_within_its_share() {
         let mut p = Prober::new();
-        p.want(5e6);
+        p.want(5e6, 5e6);
         let (mut starts, mut spent) = (Vec::new(), 0.0);
         let mut now = 0;
         while now < 300_000_000 {
@@ -331,12 +355,25 @@ mod tests {
     }
 
     #[test]
+    fn after_a_failure_the_next_step_is_tried() {
+        let mut p = Prober::new();
+        p.want(5e6, 700_000.0);
+        p.poll(400_000.0, true, 0);
+        let (_, now) = run(&mut p, 500_000.0, 0);
+        p.poll(400_000.0, true, now + FIRST_BACKOFF);
+        let (Outcome::Carried(rate), _) = run(&mut p, 800_000.0, now + FIRST_BACKOFF) else {
+            panic!("not carried")
+        };
+        assert!((700_000.0..800_000.0).contains(&rate), "{rate}");
+    }
+
+    #[test]
     fn nobody_probes_for_what_nobody_wants_or_in_a_storm() {
         let mut p = Prober::new();
-        p.want(250_000.0);
+        p.want(250_000.0, 250_000.0);
         p.poll(300_000.0, true, 0);
         assert!(!p.sending());
-        p.want(900_000.0);
+        p.want(900_000.0, 900_000.0);
         p.poll(300_000.0, false, 0);
         assert!(!p.sending());
         p.poll(300_000.0, true, 0);
@@ -346,7 +383,7 @@ mod tests {
     #[test]
     fn a_probe_that_is_lost_or_squeezed_fails() {
         let mut p = Prober::new();
-        p.want(2e6);
+        p.want(2e6, 2e6);
         p.poll(300_000.0, true, 0);
         let mut now = 0;
         while p.sending() {
@@ -357,7 +394,7 @@ mod tests {
         assert_eq!(p.take(now + PATIENCE + 1), Some(Outcome::Failed));
 
         let mut p = Prober::new();
-        p.want(2e6);
+        p.want(2e6, 2e6);
         p.poll(300_000.0, true, 0);
         let (mut now, mut at) = (0, 90_000);
         while p.sending() {
@@ -376,7 +413,7 @@ mod tests {
     #[test]
     fn a_source_that_dries_up_ends_the_probe() {
         let mut p = Prober::new();
-        p.want(2e6);
+        p.want(2e6, 2e6);
         p.poll(300_000.0, true, 0);
         padding(&mut p, 0);
         assert_eq!(p.take(PATIENCE), None);

@@ -66,7 +66,7 @@ impl Simulation {
     fn new(link: Link) -> Self {
         let t0 = Instant::now();
         let mut c = Congestion::new(true, t0);
-        c.want(10e6 as u64);
+        c.want(10_000_000, 10_000_000);
         Simulation {
             t0,
             now: 0,
@@ -293,7 +293,7 @@ fn a_source_that_sends_little_is_not_taken_for_a_narrow_path() {
         let mut s = Simulation::new(Link::new(3e6, seed));
         s.run(15);
         s.most = 200e3;
-        s.c.want(200_000);
+        s.c.want(200_000, 200_000);
         let idle = s.run(20);
         assert!(idle.min() > 1e6, "{seed}: {}", idle.min());
     }
@@ -303,7 +303,7 @@ fn a_source_that_sends_little_is_not_taken_for_a_narrow_path() {
 fn a_receiver_that_never_answers_sets_no_limit() {
     let mut s = Simulation::new(Link::new(3e6, 1));
     s.back_open = false;
-    for _ in 0..4_900 {
+    for _ in 0..3_900 {
         s.step();
     }
     assert_eq!(s.c.estimate(s.at(s.now)), Some(300_000));
