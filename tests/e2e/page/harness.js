@@ -71,6 +71,7 @@ function publicationJson(pub) {
     muted: pub.isMuted,
     subscribed: pub.isSubscribed,
     mimeType: pub.mimeType ?? null,
+    encryption: pub.trackInfo ? ['NONE', 'GCM', 'CUSTOM'][pub.trackInfo.encryption] : null,
     width: pub.dimensions?.width ?? null,
     height: pub.dimensions?.height ?? null,
   };
@@ -98,6 +99,13 @@ function errorJson(error) {
   };
 }
 
+/** For a client that encrypts end to end what it sends, data too. */
+async function keysFrom(passphrase) {
+  const keyProvider = new lk.ExternalE2EEKeyProvider();
+  await keyProvider.setKey(passphrase);
+  return { keyProvider, worker: new Worker('/e2ee-worker.mjs', { type: 'module' }) };
+}
+
 function sourceOf(name) {
   return lk.Track.Source[name];
 }
@@ -106,11 +114,13 @@ window.harness = {
   events,
 
   /** Joins a room. Answers {ok:true} or {ok:false, error}: a refusal is a result, not a failure. */
-  async join({ url, token, roomOptions, connectOptions }) {
-    room = new lk.Room({ dynacast: true, adaptiveStream: false, ...roomOptions });
+  async join({ url, token, roomOptions, connectOptions, passphrase }) {
+    const encryption = passphrase && (await keysFrom(passphrase));
+    room = new lk.Room({ dynacast: true, adaptiveStream: false, encryption, ...roomOptions });
     window.room = room;
     watch(room);
     try {
+      if (encryption) await room.setE2EEEnabled(true);
       // No ICE servers: the server's own candidates must do.
       await room.connect(url, token, { rtcConfig: { iceServers: [] }, ...connectOptions });
       return { ok: true };
@@ -123,12 +133,22 @@ window.harness = {
     await room?.disconnect();
   },
 
-  async publishCamera({ width, height, frameRate = 20, simulcast = false, videoCodec = 'vp8' }) {
+  async publishCamera({
+    width,
+    height,
+    frameRate = 20,
+    simulcast = false,
+    videoCodec = 'vp8',
+    scalabilityMode,
+    videoEncoding,
+  }) {
     const track = await lk.createLocalVideoTrack({ resolution: { width, height, frameRate } });
     const publication = await room.localParticipant.publishTrack(track, {
       source: sourceOf('Camera'),
       simulcast,
       videoCodec,
+      scalabilityMode,
+      videoEncoding,
       backupCodec: false,
       // Tests judge the size, so a busy machine may cost frames but no pixels.
       degradationPreference: 'maintain-resolution',
@@ -136,9 +156,9 @@ window.harness = {
     return publicationJson(publication);
   },
 
-  /** The fake microphone beeps once a second. */
-  async publishMicrophone() {
-    const publication = await room.localParticipant.setMicrophoneEnabled(true);
+  /** The fake microphone beeps once a second. `options` are the client's for publishing. */
+  async publishMicrophone(options) {
+    const publication = await room.localParticipant.setMicrophoneEnabled(true, undefined, options);
     return publicationJson(publication);
   },
 
@@ -234,10 +254,13 @@ window.harness = {
         keyFramesDecoded: stat.keyFramesDecoded ?? 0,
         frameWidth: stat.frameWidth ?? 0,
         frameHeight: stat.frameHeight ?? 0,
+        framesDropped: stat.framesDropped ?? 0,
         totalAudioEnergy: stat.totalAudioEnergy ?? 0,
         totalSamplesDuration: stat.totalSamplesDuration ?? 0,
         nackCount: stat.nackCount ?? 0,
         pliCount: stat.pliCount ?? 0,
+        packetsDiscarded: stat.packetsDiscarded ?? 0,
+        concealedSamples: stat.concealedSamples ?? 0,
         freezeCount: stat.freezeCount ?? 0,
         totalFreezesDuration: stat.totalFreezesDuration ?? 0,
         decoder: stat.decoderImplementation ?? null,
@@ -245,6 +268,58 @@ window.harness = {
       };
     }
     return null;
+  },
+
+  /** The outbound stream of one local track (the first, where there are layers), or null. */
+  async outbound(source) {
+    const publication = room?.localParticipant.getTrackPublication(sourceOf(source));
+    const sender = publication?.track?.sender;
+    const report = await sender?.getStats();
+    if (!report) return null;
+    for (const stat of report.values()) {
+      if (stat.type !== 'outbound-rtp') continue;
+      return {
+        packetsSent: stat.packetsSent,
+        bytesSent: stat.bytesSent,
+        nackCount: stat.nackCount ?? 0,
+        retransmittedPacketsSent: stat.retransmittedPacketsSent ?? 0,
+        // The statistics name what redundant data carries.
+        codec: sender.getParameters().codecs[0]?.mimeType ?? null,
+      };
+    }
+    return null;
+  },
+
+  /** What the server last told this client of one of its sections with sound: the lines of it. */
+  answeredAudio(source) {
+    const publication = room.localParticipant.getTrackPublication(sourceOf(source));
+    const { pcManager } = room.engine;
+    const pc = pcManager.publisher._pc ?? pcManager.publisher.pc;
+    const transceiver = pc.getTransceivers().find((t) => t.sender === publication.track.sender);
+    const sections = pc.remoteDescription.sdp.split('\r\nm=');
+    return sections.find((s) => s.split('\r\n').includes(`a=mid:${transceiver.mid}`)) ?? '';
+  },
+
+  /** From now on this browser has no redundant audio data, as some have none. */
+  withoutRed() {
+    for (const name of ['createOffer', 'createAnswer']) {
+      const original = RTCPeerConnection.prototype[name];
+      RTCPeerConnection.prototype[name] = async function (...args) {
+        const { type, sdp } = await original.apply(this, args);
+        const numbers = [...sdp.matchAll(/^a=rtpmap:(\d+) red\/48000/gm)].map((m) => m[1]);
+        const lines = sdp.split('\r\n').flatMap((line) => {
+          if (numbers.some((n) => new RegExp(`^a=(rtpmap|fmtp|rtcp-fb):${n} `).test(line))) return [];
+          if (!line.startsWith('m=audio ')) return [line];
+          return [
+            line
+              .split(' ')
+              .filter((part, i) => i < 3 || !numbers.includes(part))
+              .join(' '),
+          ];
+        });
+        return { type, sdp: lines.join('\r\n') };
+      };
+    }
   },
 
   /** Every peer connection of the engine: how many there are tells v1 (one) from v0 (two). */
