@@ -55,8 +55,8 @@ export class Peer {
     return this.call('publishCamera', { width: 640, height: 360, ...options });
   }
 
-  publishMicrophone() {
-    return this.call('publishMicrophone');
+  publishMicrophone(options) {
+    return this.call('publishMicrophone', options);
   }
 
   publishTone() {
