@@ -27,7 +27,18 @@ test('metrics rise and fall with a call', { skip: !!process.env.PLENUM_E2E_URL }
   await bob.waitDecoded('alice');
   await reach('plenum_worker_participants', 2);
   await reach('plenum_worker_rooms', 1);
-  for (const name of ['rtp_loss_ratio', 'rtp_jitter_seconds', 'rtt_seconds', 'quality_score_ratio']) {
+  const layer = 'plenum_worker_video_subscriptions';
+  await waitFor(async () => sum(await target.metrics(), layer, { layer: 'high' }) === 1, {
+    what: 'the layer that bob gets is shown',
+    diagnose: stage.diagnose,
+  });
+  for (const name of [
+    'rtp_loss_ratio',
+    'rtp_jitter_seconds',
+    'rtt_seconds',
+    'quality_score_ratio',
+    'stream_quality_score_ratio',
+  ]) {
     const count = `plenum_worker_${name}_count`;
     await waitFor(async () => sum(await target.metrics(), count, { pool: 'dev' }) > 0, {
       what: `${count} of the pool rises`,
