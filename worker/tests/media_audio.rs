@@ -89,7 +89,10 @@ fn publisher(
     let mut client = Client::new(name);
     let session = server.open(Topology::Single);
     expect(server, session, "cid", sid, audio);
-    let offer = client.describe("actpass", &[application(), sound("sendonly", Some("cid"), codecs)]);
+    let offer = client.describe(
+        "actpass",
+        &[application(), sound("sendonly", Some("cid"), codecs)],
+    );
     let answer = server.answer(session, 1, offer);
     client.connect(&answer);
     connected(server, session);
@@ -142,8 +145,8 @@ fn redundant(n: u16, payload_type: u8) -> Vec<u8> {
     let earlier: Vec<u16> = (n.saturating_sub(2)..n).collect();
     let mut out = Vec::new();
     for e in &earlier {
-        let word = u32::from(0x80 | payload_type) << 24
-            | u32::from(n - e) * 960 << 10
+        let word = (u32::from(0x80 | payload_type) << 24)
+            | ((u32::from(n - e) * 960) << 10)
             | content(*e).len() as u32;
         out.extend_from_slice(&word.to_be_bytes());
     }
@@ -178,7 +181,12 @@ impl Pair {
 
     /// Bob's receiver report.
     fn report(&mut self, fraction_lost: u8) {
-        let ssrc: u32 = line(&self.answers.1, "a=ssrc:").split(' ').next().unwrap().parse().unwrap();
+        let ssrc: u32 = line(&self.answers.1, "a=ssrc:")
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
         let mut report = vec![0x81, 201, 0, 7, 0, 0, 0, 9];
         report.extend_from_slice(&ssrc.to_be_bytes());
         report.extend_from_slice(&[fraction_lost, 0, 0, 1]);
@@ -190,7 +198,11 @@ impl Pair {
 #[test]
 fn redundant_data_passes_under_the_subscribers_numbers() {
     let mut p = pair(BOTH, OTHER, AudioOptions::default());
-    assert!(p.answers.0.contains("m=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\n"), "{}", p.answers.0);
+    assert!(
+        p.answers.0.contains("m=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\n"),
+        "{}",
+        p.answers.0
+    );
     assert!(p.answers.0.contains("a=fmtp:63 111/111\r\n"));
     assert!(p.answers.1.contains("a=fmtp:70 109/109\r\n"), "{}", p.answers.1);
     for n in 0..10 {
@@ -209,13 +221,20 @@ fn redundant_data_passes_under_the_subscribers_numbers() {
     p.send(111, 10, &content(10));
     p.until(10);
     let last = p.bob.rtp.last().unwrap();
-    assert_eq!((last.header.payload_type, &last.payload[..]), (109, &content(10)[..]));
+    assert_eq!(
+        (last.header.payload_type, &last.payload[..]),
+        (109, &content(10)[..])
+    );
 }
 
 #[test]
 fn who_has_no_redundant_data_gets_what_it_carries_and_what_it_restores() {
     let mut p = pair(BOTH, PLAIN, AudioOptions::default());
-    assert!(p.answers.1.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"), "{}", p.answers.1);
+    assert!(
+        p.answers.1.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"),
+        "{}",
+        p.answers.1
+    );
     assert!(p.answers.1.contains("a=rtcp-fb:111 nack\r\n"));
     // Alone, in a row of two, and in one of three, of which the first is beyond help.
     let lost = [4, 8, 9, 13, 14, 15];
@@ -227,7 +246,12 @@ fn who_has_no_redundant_data_gets_what_it_carries_and_what_it_restores() {
     p.until(19);
     let check = |p: &Pair| {
         let first = p.bob.rtp[0].header.sequence_number;
-        let got: Vec<u16> = p.bob.rtp.iter().map(|g| g.header.sequence_number.wrapping_sub(first)).collect();
+        let got: Vec<u16> = p
+            .bob
+            .rtp
+            .iter()
+            .map(|g| g.header.sequence_number.wrapping_sub(first))
+            .collect();
         let expected: Vec<u16> = (0..20).filter(|n| *n != 13).collect();
         assert_eq!(got, expected, "in order, each once, under its own number");
         let start = p.bob.rtp[0].header.timestamp;
@@ -252,7 +276,10 @@ fn who_has_no_redundant_data_gets_what_it_carries_and_what_it_restores() {
     }
     p.until(20);
     p.bob.pump(50 * MS);
-    assert_eq!((p.bob.rtp.len(), &p.bob.rtp[19].payload[..]), (20, &content(13)[..]));
+    assert_eq!(
+        (p.bob.rtp.len(), &p.bob.rtp[19].payload[..]),
+        (20, &content(13)[..])
+    );
     // A packet that came is sent again as it was; a restored one can't be.
     let first = p.bob.rtp[0].header.sequence_number;
     let ssrc = p.bob.rtp[0].header.ssrc;
@@ -274,7 +301,11 @@ fn who_has_no_redundant_data_gets_what_it_carries_and_what_it_restores() {
 fn redundant_data_is_made_for_who_loses_packets() {
     let mut p = pair(PLAIN, OTHER, AudioOptions::default());
     assert!(p.answers.0.contains("a=rtcp-fb:111 nack\r\n"), "{}", p.answers.0);
-    assert!(p.answers.0.contains("a=fmtp:111 minptime=10;useinbandfec=1;usedtx=1\r\n"));
+    assert!(
+        p.answers
+            .0
+            .contains("a=fmtp:111 minptime=10;useinbandfec=1;usedtx=1\r\n")
+    );
     for n in 0..5 {
         p.send(111, n, &content(n));
     }
@@ -291,7 +322,11 @@ fn redundant_data_is_made_for_who_loses_packets() {
     let one = &p.bob.rtp.last().unwrap().payload;
     let at = p.bob.rtp.len() as u16 - 1;
     assert_eq!(one[0], 0x80 | 109);
-    assert_eq!(one.len(), 5 + content(at - 1).len() + content(at).len(), "one level");
+    assert_eq!(
+        one.len(),
+        5 + content(at - 1).len() + content(at).len(),
+        "one level"
+    );
     // More is lost than one level helps with.
     p.report(100);
     let two = |p: &Pair| {
@@ -304,16 +339,27 @@ fn redundant_data_is_made_for_who_loses_packets() {
         n += 1;
     }
     for w in p.bob.rtp.windows(2) {
-        assert_eq!(w[1].header.sequence_number, w[0].header.sequence_number.wrapping_add(1));
+        assert_eq!(
+            w[1].header.sequence_number,
+            w[0].header.sequence_number.wrapping_add(1)
+        );
         assert_eq!(w[1].header.timestamp.wrapping_sub(w[0].header.timestamp), 960);
     }
     // What is too long to go along doesn't.
     p.send(111, n, &[7; 1_060]);
     p.send(111, n + 1, &content(n + 1));
     p.until(usize::from(n) + 2);
-    let [.., long, after] = &p.bob.rtp[..] else { panic!() };
-    assert_eq!((long.header.payload_type, long.payload.len()), (70, 1_060 + 5 + content(n - 1).len()));
-    assert_eq!((after.header.payload_type, &after.payload[..]), (109, &content(n + 1)[..]));
+    let [.., long, after] = &p.bob.rtp[..] else {
+        panic!()
+    };
+    assert_eq!(
+        (long.header.payload_type, long.payload.len()),
+        (70, 1_060 + 5 + content(n - 1).len())
+    );
+    assert_eq!(
+        (after.header.payload_type, &after.payload[..]),
+        (109, &content(n + 1)[..])
+    );
 }
 
 #[test]
@@ -323,7 +369,11 @@ fn where_it_is_not_wanted_no_redundant_data_is_made_or_asked_for() {
         ..AudioOptions::default()
     };
     let mut p = pair(BOTH, OTHER, off);
-    assert!(p.answers.0.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n"), "{}", p.answers.0);
+    assert!(
+        p.answers.0.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n"),
+        "{}",
+        p.answers.0
+    );
     p.report(200);
     for n in 0..10 {
         p.send(111, n, &content(n));
@@ -339,10 +389,18 @@ fn nothing_encrypted_is_taken_apart() {
         ..AudioOptions::default()
     };
     let mut p = pair(BOTH, OTHER, secret);
-    assert!(p.answers.0.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n"), "{}", p.answers.0);
+    assert!(
+        p.answers.0.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n"),
+        "{}",
+        p.answers.0
+    );
     p.report(200);
     // Bytes that would be malformed, and such that would be translated.
-    for (n, payload) in [(0, vec![0xFF; 30]), (1, redundant(1, 111)), (2, redundant(2, 111))] {
+    for (n, payload) in [
+        (0, vec![0xFF; 30]),
+        (1, redundant(1, 111)),
+        (2, redundant(2, 111)),
+    ] {
         p.send(63, n, &payload);
         p.until(usize::from(n) + 1);
         let got = p.bob.rtp.last().unwrap();
@@ -353,7 +411,11 @@ fn nothing_encrypted_is_taken_apart() {
     p.send(111, 1, &content(1));
     p.until(1);
     p.bob.pump(30 * MS);
-    assert_eq!(p.payload_types(), [111], "there's nothing it could be given of the other");
+    assert_eq!(
+        p.payload_types(),
+        [111],
+        "there's nothing it could be given of the other"
+    );
 }
 
 #[test]
@@ -424,8 +486,16 @@ fn a_large_room_hears_who_speaks() {
     let ssrcs: Vec<u32> = sids
         .iter()
         .map(|sid| {
-            let section = answer.split("\r\nm=").find(|s| s.contains(&format!(" {sid}\r\n"))).unwrap();
-            line(section, "a=ssrc:").split(' ').next().unwrap().parse().unwrap()
+            let section = answer
+                .split("\r\nm=")
+                .find(|s| s.contains(&format!(" {sid}\r\n")))
+                .unwrap();
+            line(section, "a=ssrc:")
+                .split(' ')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
         })
         .collect();
     let n = std::cell::Cell::new(0u16);

@@ -81,8 +81,16 @@ impl Track {
 
 /// What goes along with `primary`, the payload of `p`: the packets just before it, as long as they are
 /// all there.
-pub(super) fn redundancy<'a>(p: &Pending, layers: &'a [Layer], primary: &[u8], levels: usize) -> Redundancy<'a> {
-    let Some(layer) = layers.get(p.layer).filter(|_| levels > 0 && p.part == Part::Whole) else {
+pub(super) fn redundancy<'a>(
+    p: &Pending,
+    layers: &'a [Layer],
+    primary: &[u8],
+    levels: usize,
+) -> Redundancy<'a> {
+    let Some(layer) = layers
+        .get(p.layer)
+        .filter(|_| levels > 0 && p.part == Part::Whole)
+    else {
         return Redundancy::default();
     };
     let earlier = (1..).map_while(|behind| {

@@ -155,7 +155,11 @@ fn set(parameters: &mut String, name: &str, value: Option<&str>) {
         .split(';')
         .map(str::trim)
         .filter(|p| !p.is_empty())
-        .filter(|p| !p.split('=').next().is_some_and(|n| n.trim().eq_ignore_ascii_case(name)))
+        .filter(|p| {
+            !p.split('=')
+                .next()
+                .is_some_and(|n| n.trim().eq_ignore_ascii_case(name))
+        })
         .collect();
     let added = value.map(|v| format!("{name}={v}"));
     parts.extend(added.as_deref());
@@ -337,7 +341,13 @@ pub(crate) fn offered(audio: bool) -> Vec<Negotiated> {
         h264(108, 109, 0, "42001f"),
         h264(112, 113, 1, "4d001f"),
         h264(114, 115, 1, "64001f"),
-        entry(49, Codec::H265, "90000", "level-id=180;profile-id=1;tier-flag=0;tx-mode=SRST", Some(50)),
+        entry(
+            49,
+            Codec::H265,
+            "90000",
+            "level-id=180;profile-id=1;tier-flag=0;tx-mode=SRST",
+            Some(50),
+        ),
         entry(98, Codec::Vp9, "90000", "profile-id=0", Some(99)),
         entry(45, Codec::Av1, "90000", "level-idx=5;profile=0;tier=0", Some(46)),
     ]
@@ -406,7 +416,10 @@ mod tests {
         assert_eq!(m.get(108), Some((104, Some(105))));
         let mut high = publisher[1].clone();
         high.parameters = "packetization-mode=1;profile-level-id=640032".to_owned();
-        assert_eq!(translate(&[high.clone()], &ours, &AudioOptions::default()).get(102), Some((114, Some(115))));
+        assert_eq!(
+            translate(&[high.clone()], &ours, &AudioOptions::default()).get(102),
+            Some((114, Some(115)))
+        );
         high.parameters = "packetization-mode=1;profile-level-id=42e01f".to_owned();
         let only_high = vec![ours[6].clone()];
         assert_eq!(

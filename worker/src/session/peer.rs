@@ -52,6 +52,9 @@ pub(crate) struct Source {
     pub(crate) stereo: bool,
 }
 
+/// What a client said of the track in a section of its offer: codec and sound.
+type Announced<'a> = dyn Fn(&TrackSid, &Section) -> Option<(String, AudioOptions)> + 'a;
+
 /// A leg.
 #[derive(Debug)]
 pub(crate) struct PeerLeg {
@@ -107,12 +110,7 @@ impl PeerLeg {
     /// Takes codecs and extensions of the offer into the table, after [`Table::offer`].
     /// `announced` names the codec of a published track, and tells of its sound: clients leave the choice
     /// among what they offered to the answer.
-    pub(crate) fn negotiate(
-        &mut self,
-        offer: &Description,
-        allowed: &[String],
-        announced: &dyn Fn(&TrackSid, &Section) -> Option<(String, AudioOptions)>,
-    ) {
+    pub(crate) fn negotiate(&mut self, offer: &Description, allowed: &[String], announced: &Announced<'_>) {
         self.mixed = offer.mixed;
         for (slot, section) in self.table.slots.iter_mut().zip(&offer.sections) {
             let receive = matches!(slot.used, Use::Publishes(_));

@@ -167,7 +167,8 @@ mod tests {
 
     fn written(timestamp: u32, primary: &[u8], levels: usize, earlier: &[(u32, &[u8])]) -> Vec<u8> {
         let mut out = Vec::new();
-        Redundancy::collect(timestamp, primary, levels, earlier.iter().copied()).write(111, primary, &mut out);
+        Redundancy::collect(timestamp, primary, levels, earlier.iter().copied())
+            .write(111, primary, &mut out);
         out
     }
 
@@ -175,8 +176,14 @@ mod tests {
     fn as_the_rfc_draws_it() {
         let bytes = written(1920, b"now", 2, &[(960, b"one"), (0, b"two!")]);
         let expected: &[u8] = &[
-            0x80 | 111, 0x1E, 0x00, 4, // offset 1920 << 10 | 4
-            0x80 | 111, 0x0F, 0x00, 3, // offset 960 << 10 | 3
+            0x80 | 111,
+            0x1E,
+            0x00,
+            4, // offset 1920 << 10 | 4
+            0x80 | 111,
+            0x0F,
+            0x00,
+            3, // offset 960 << 10 | 3
             111,
         ];
         assert_eq!(bytes.get(..9), Some(expected));
@@ -188,7 +195,10 @@ mod tests {
         let bytes = written(5000, b"primary", 2, &[(4040, b"a"), (3080, b"bb")]);
         let red = Red::parse(&bytes).unwrap();
         assert_eq!((red.payload_type, red.primary), (111, &b"primary"[..]));
-        assert!(red.earlier().all(|(_, b)| bytes.get(b.start..b.start + b.data.len()) == Some(b.data)));
+        assert!(
+            red.earlier()
+                .all(|(_, b)| bytes.get(b.start..b.start + b.data.len()) == Some(b.data))
+        );
         let got: Vec<_> = red
             .earlier()
             .map(|(n, b)| (n, b.payload_type, b.offset, b.data))
@@ -208,14 +218,22 @@ mod tests {
         assert_eq!(count(19_960, b"x", 3, &near), 2);
         assert_eq!(count(19_960, b"x", 1, &near), 1);
         assert_eq!(count(19_960, b"x", 0, &near), 0);
-        assert_eq!(count(19_000 + (1 << 14), b"x", 2, &near), 0, "the offset has 14 bits");
+        assert_eq!(
+            count(19_000 + (1 << 14), b"x", 2, &near),
+            0,
+            "the offset has 14 bits"
+        );
         assert_eq!(count(18_040 + (1 << 14), b"x", 2, &near), 1);
         assert_eq!(count(18_999, b"x", 2, &near), 0, "not from the future");
         let long = [7; 1_023];
         let longer = [7; 1_024];
         assert_eq!(count(960, b"x", 1, &[(0, &long)]), 1);
         assert_eq!(count(960, b"x", 1, &[(0, &longer)]), 0, "the length has 10 bits");
-        assert_eq!(count(960, &[1; 100], 1, &[(0, &long)]), 0, "too long for the path");
+        assert_eq!(
+            count(960, &[1; 100], 1, &[(0, &long)]),
+            0,
+            "too long for the path"
+        );
         assert_eq!(count(960, b"x", 1, &[(0, b"")]), 0);
         let bytes = written(1920, &[1; 366], 2, &[(960, &[2; 360]), (0, &[3; 365])]);
         assert_eq!(bytes.len(), MAX_BYTES);
@@ -227,7 +245,10 @@ mod tests {
         translate(&mut bytes, 111, 96);
         let red = Red::parse(&bytes).unwrap();
         assert_eq!((red.payload_type, red.primary), (96, &[111u8, 111][..]));
-        assert!(red.earlier().all(|(_, b)| b.payload_type == 96 && b.data[0] == 111));
+        assert!(
+            red.earlier()
+                .all(|(_, b)| b.payload_type == 96 && b.data[0] == 111)
+        );
         translate(&mut bytes, 111, 5);
         assert_eq!(Red::parse(&bytes).unwrap().payload_type, 96);
     }

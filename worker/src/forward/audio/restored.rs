@@ -53,13 +53,19 @@ mod tests {
         let mut highest = 0;
         let mut x = 7u64;
         for _ in 0..5_000 {
-            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            x = x
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let sequence = (highest + (x >> 60)).saturating_sub(x >> 40 & 15) + 1;
             assert_eq!(known.insert(sequence), model.insert(sequence));
             highest = highest.max(sequence);
             for probe in highest.saturating_sub(WINDOW - 1)..highest + 3 {
                 if probe > 0 {
-                    assert_eq!(known.contains(probe), model.contains(&probe), "{probe} of {highest}");
+                    assert_eq!(
+                        known.contains(probe),
+                        model.contains(&probe),
+                        "{probe} of {highest}"
+                    );
                 }
             }
             assert!(highest < WINDOW || known.contains(highest - WINDOW));

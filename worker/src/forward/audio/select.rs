@@ -37,7 +37,10 @@ pub struct SpeakerPolicy {
 
 impl Default for SpeakerPolicy {
     fn default() -> Self {
-        Self { speakers: 3, from: 10 }
+        Self {
+            speakers: 3,
+            from: 10,
+        }
     }
 }
 
@@ -79,10 +82,12 @@ impl Loudness {
         } else {
             (now - self.level) / 16
         };
-        let kind = match dbov {
-            ..=SPEECH => Kind::Speech,
-            ..=AUDIBLE => Kind::Sound,
-            _ => Kind::Silence,
+        let kind = if dbov <= SPEECH {
+            Kind::Speech
+        } else if dbov <= AUDIBLE {
+            Kind::Sound
+        } else {
+            Kind::Silence
         };
         Voice {
             kind,
@@ -162,7 +167,8 @@ impl Stage {
         self.speakers = if competing >= from { policy.speakers } else { 0 };
         if self.chooses() {
             self.places.truncate(self.speakers);
-            self.places.reserve(self.speakers.saturating_sub(self.places.len()));
+            self.places
+                .reserve(self.speakers.saturating_sub(self.places.len()));
         } else {
             self.places = Vec::new();
             self.challenge = None;

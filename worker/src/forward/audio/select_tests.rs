@@ -3,7 +3,10 @@
 use super::*;
 
 const FRAME: Duration = Duration::from_millis(20);
-const POLICY: SpeakerPolicy = SpeakerPolicy { speakers: 3, from: 10 };
+const POLICY: SpeakerPolicy = SpeakerPolicy {
+    speakers: 3,
+    from: 10,
+};
 
 struct Room {
     now: Instant,
@@ -34,7 +37,10 @@ impl Room {
             let voice = loudness.note(*dbov);
             let admitted = self.stage.admit(TrackKey(track), voice, self.now);
             if self.stage.chooses() {
-                assert_eq!(admitted, self.stage.places.iter().any(|p| p.track == TrackKey(track)));
+                assert_eq!(
+                    admitted,
+                    self.stage.places.iter().any(|p| p.track == TrackKey(track))
+                );
                 assert!(self.stage.places.len() <= POLICY.speakers);
             }
             if admitted {
@@ -68,7 +74,16 @@ fn small_rooms_hear_everything() {
     assert!(room.stage.chooses(), "no flapping at the border");
     room.stage.resize(7, POLICY);
     assert_eq!(room.frame().len(), 9);
-    for policy in [SpeakerPolicy { speakers: 0, ..POLICY }, SpeakerPolicy { speakers: 100, from: 0 }] {
+    for policy in [
+        SpeakerPolicy {
+            speakers: 0,
+            ..POLICY
+        },
+        SpeakerPolicy {
+            speakers: 100,
+            from: 0,
+        },
+    ] {
         room.stage.resize(100, policy);
         assert!(!room.stage.chooses(), "{policy:?}");
     }
@@ -123,12 +138,19 @@ fn between_speakers_the_louder_wins_after_a_while() {
     }
     room.frames(seconds(2.0));
     room.say(9, 29);
-    assert_eq!(room.settled(seconds(5.0)), vec![1, 2, 3], "a decibel is not louder");
+    assert_eq!(
+        room.settled(seconds(5.0)),
+        vec![1, 2, 3],
+        "a decibel is not louder"
+    );
     room.say(9, 15);
     let after = room.frames(seconds(2.0));
     let wait = after.iter().position(|passed| passed.contains(&9)).unwrap();
     let waited = FRAME * wait as u32;
-    assert!((CHALLENGE..CHALLENGE + seconds(0.2)).contains(&waited), "{waited:?}");
+    assert!(
+        (CHALLENGE..CHALLENGE + seconds(0.2)).contains(&waited),
+        "{waited:?}"
+    );
     assert_eq!(after.last().unwrap(), &vec![1, 3, 9], "the quietest made room");
     // A shout is not a challenge.
     room.say(12, 1);
@@ -175,7 +197,9 @@ fn two_that_challenge_at_once_do_not_keep_each_other_out() {
 fn steady_voices_end_up_ranked() {
     let mut x = 99u64;
     let mut random = |below: u64| {
-        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        x = x
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (x >> 33) % below
     };
     for round in 0..200 {
@@ -201,7 +225,10 @@ fn steady_voices_end_up_ranked() {
         loudest.sort_unstable();
         assert_eq!(heard, loudest, "round {round}, {levels:?}");
         let stable = room.frames(seconds(3.0));
-        assert!(stable.iter().all(|passed| *passed == loudest), "and nothing flaps");
+        assert!(
+            stable.iter().all(|passed| *passed == loudest),
+            "and nothing flaps"
+        );
     }
 }
 
@@ -209,7 +236,9 @@ fn steady_voices_end_up_ranked() {
 fn never_more_than_the_places_whatever_happens() {
     let mut x = 5u64;
     let mut random = |below: u64| {
-        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        x = x
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (x >> 33) % below
     };
     let mut room = Room::new(20);
