@@ -28,6 +28,8 @@ const GRACE: Duration = Duration::from_millis(1000);
 const FIRST_GRACE: Duration = Duration::from_millis(2000);
 /// An estimate lower by this is shared at once.
 const DROP: f64 = 0.95;
+/// What headers add to the payload of video, in percent.
+const HEADERS: u64 = 107;
 /// Padding-only packets: as long as RFC 3550's count can tell.
 pub(super) const PADDING: u8 = 255;
 
@@ -281,7 +283,12 @@ impl Forwarder {
             };
             if let Some((kind, waiting)) = path.congestion.pop(now) {
                 self.send_waiting(leg, kind, &waiting, now, batch);
-            } else if path.congestion.probe_due(now) == 0 || !self.send_padding(leg, now, batch) {
+            } else if path.congestion.probe_due(now) == 0 {
+                return;
+            } else if !self.send_padding(leg, now, batch) {
+                if let Some(path) = self.peer(leg).and_then(|p| p.outgoing.path.as_mut()) {
+                    path.congestion.abandon_probe(now);
+                }
                 return;
             }
         }
@@ -480,7 +487,7 @@ fn want(track: &Track, s: &Subscription) -> (Want, [Quality; MAX_LAYERS]) {
         let wished = costs.filter(|(q, _)| *q == Quality::Low || s.binding.wanted.is_some_and(|w| *q <= w));
         for (i, (quality, cost)) in wished.take(MAX_LAYERS).enumerate() {
             if let (Some(c), Some(q)) = (want.costs.get_mut(i), qualities.get_mut(i)) {
-                (*c, *q) = (cost, quality);
+                (*c, *q) = (cost * HEADERS / 100, quality);
             }
             want.layers = i + 1;
         }

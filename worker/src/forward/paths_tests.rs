@@ -272,8 +272,7 @@ impl World {
     }
 
     fn publish(&mut self, now: Instant) {
-        for at in 0..self.active {
-            let (rid, rate, fps) = LAYERS[at];
+        for (at, (rid, rate, fps)) in LAYERS.into_iter().enumerate().take(self.active) {
             if self.now % (1_000_000 / fps / STEP * STEP) != 0 {
                 continue;
             }
@@ -545,4 +544,28 @@ fn without_feedback_nothing_is_held_back() {
     assert_eq!(w.layer(), Some(2));
     assert_eq!((w.numbered, w.padding), (0, 0));
     assert!(w.f.peer(w.subscriber).unwrap().outgoing.path.is_none());
+}
+
+#[test]
+fn before_the_keys_are_there_nothing_spins() {
+    let mut w = World::new(Link::new(8e6, 1), true, 3);
+    w.run(3);
+    let late = w.f.add_peer(3);
+    w.subscriber = late;
+    w.subscribe();
+    let mut busy = 0;
+    for _ in 0..2_000 {
+        w.step();
+        let now = w.at(w.now);
+        busy += u32::from(w.f.next_timeout().is_some_and(|at| at <= now));
+    }
+    // The timers of 20 ms are run within the step.
+    assert!(busy < 10, "{busy}");
+    let (here, receiver) = pair();
+    w.receiver = receiver;
+    w.f.set_route(late, route(SUBSCRIBER));
+    w.f.set_keys(late, here);
+    w.run(6);
+    assert_eq!(w.layer(), Some(2));
+    assert!(w.padding > 0);
 }

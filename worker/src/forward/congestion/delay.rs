@@ -320,7 +320,10 @@ mod tests {
             d.packet(i * 10_000, 5_000_000 + i * 10_000 + delay);
             d.standing()
         };
-        assert!((900..1_000).map(|i| packet(i, 190_000)).last().unwrap(), "the same queue again");
+        assert!(
+            (900..1_000).map(|i| packet(i, 190_000)).last().unwrap(),
+            "the same queue again"
+        );
         (1_000..6_000).for_each(|i| _ = packet(i, 190_000));
         assert!(!packet(6_000, 190_000));
     }

@@ -12,6 +12,9 @@ const FIXED: usize = 20;
 const REFERENCE: Micros = 64_000;
 const TICK: Micros = 250;
 
+/// No path brings more packets between two feedbacks; a run-length chunk could tell of any number.
+const MAX_STATUSES: u16 = 4096;
+
 /// Slots at first, and at most; powers of two. A second of 60 Mbit/s fits.
 const MIN_HISTORY: usize = 256;
 const MAX_HISTORY: usize = 8192;
@@ -47,6 +50,9 @@ impl<'a> Feedback<'a> {
             body = body.get(..body.len().checked_sub(padding)?)?;
         }
         let count = u16::from_be_bytes([*count0, *count1]);
+        if count > MAX_STATUSES {
+            return None;
+        }
         let (mut left, mut at, mut wanted) = (usize::from(count), 0, 0);
         while left > 0 {
             let chunk = Chunk::at(body, at)?;
@@ -394,6 +400,11 @@ mod tests {
             Feedback::parse(&raw(9, &[0x2000, 0x2000], &[])).is_none(),
             "empty runs"
         );
+        assert!(
+            Feedback::parse(&raw(4097, &[0x1001], &[])).is_none(),
+            "more than there can be"
+        );
+        assert!(Feedback::parse(&raw(4096, &[0x1000], &[])).is_some());
         let mut padded = good.clone();
         padded[0] |= 0x20;
         assert!(Feedback::parse(&padded).is_none(), "padding would eat a delta");

@@ -188,6 +188,12 @@ impl<T> Congestion<T> {
         self.prober.due(self.micros(now))
     }
 
+    /// There is nothing to probe with.
+    pub(crate) fn abandon_probe(&mut self, now: Instant) {
+        let at = self.micros(now);
+        self.prober.abandon(at);
+    }
+
     /// Runs what depends on time. Call every some 20 ms, and when [`Self::next_timeout`] says.
     pub(crate) fn tick(&mut self, now: Instant) {
         let at = self.micros(now);

@@ -30,6 +30,8 @@ const UTILISATION: f64 = 0.85;
 const MIN_INTERVAL: Micros = 250_000;
 const FIRST_BACKOFF: Micros = 2_000_000;
 const MAX_BACKOFF: Micros = 10_000_000;
+/// Time to the next where there was nothing to probe with.
+const ABANDONED: Micros = 200_000;
 /// What isn't reported within this is lost.
 const PATIENCE: Micros = 1_000_000;
 /// How long a probe's own queue may still be seen.
@@ -114,6 +116,14 @@ impl Prober {
         self.cluster.is_some() || self.ended.is_some_and(|at| now - at < AFTERMATH)
     }
 
+    /// There is nothing to probe with, as before the keys are there: not now.
+    pub(crate) fn abandon(&mut self, now: Micros) {
+        if self.cluster.take().is_some() {
+            self.initial = self.initial.saturating_sub(1);
+            self.not_before = now + ABANDONED;
+        }
+    }
+
     /// The probe that ended now changes nothing: the queue it left behind says nothing of what is sent.
     pub(crate) fn passed_by(&mut self, now: Micros) {
         self.ended = Some(now);
@@ -178,7 +188,8 @@ impl Prober {
         let Some((first, ..)) = c.sent else {
             return Some(c.started);
         };
-        Some(first + (c.bytes as f64 * 8e6 / c.rate) as Micros)
+        // Never a moment at which nothing is due yet.
+        Some(first + (c.bytes as f64 * 8e6 / c.rate) as Micros + 1)
     }
 
     /// Padding was sent.
@@ -408,6 +419,23 @@ mod tests {
             Some(Outcome::Failed),
             "came at once: some hop had held it"
         );
+    }
+
+    #[test]
+    fn without_a_source_a_probe_is_put_off() {
+        let mut p = Prober::new();
+        p.want(2e6, 2e6);
+        p.poll(300_000.0, true, 0);
+        assert!(p.due(0) > 0);
+        p.abandon(0);
+        assert_eq!((p.due(0), p.next()), (0, None));
+        p.poll(300_000.0, true, ABANDONED - 1);
+        assert!(!p.sending());
+        p.poll(300_000.0, true, ABANDONED);
+        let (Outcome::Carried(rate), _) = run(&mut p, 100e6, ABANDONED) else {
+            panic!("not carried")
+        };
+        assert!(rate > 800_000.0, "still the first: {rate}");
     }
 
     #[test]
