@@ -169,12 +169,15 @@ impl<T> Congestion<T> {
         if self.remb_only {
             return self.estimator.remb().map(|r| r as u64);
         }
-        let deaf = !self.estimator.heard()
+        (!self.is_deaf(now)).then(|| self.estimator.estimate() as u64)
+    }
+
+    fn is_deaf(&self, now: Instant) -> bool {
+        !self.estimator.heard()
             && self.numbered >= DEAF_PACKETS
             && self
                 .first_sent
-                .is_some_and(|at| now.saturating_duration_since(at) > DEAF_AFTER);
-        (!deaf).then(|| self.estimator.estimate() as u64)
+                .is_some_and(|at| now.saturating_duration_since(at) > DEAF_AFTER)
     }
 
     /// Bits per second that would be used if they were there, and those that the next step up takes;
@@ -231,7 +234,7 @@ impl<T> Congestion<T> {
     /// A video packet is ready: whether it may leave at once. Otherwise it is for [`Self::keep`].
     pub(crate) fn may(&mut self, kind: Kind, now: Instant) -> bool {
         let at = self.micros(now);
-        self.pacer.may(kind, at)
+        self.is_deaf(now) || self.pacer.may(kind, at)
     }
 
     /// A packet of about `size` bytes waits for [`Self::pop`].

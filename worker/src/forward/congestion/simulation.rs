@@ -308,7 +308,12 @@ fn a_receiver_that_never_answers_sets_no_limit() {
     }
     assert_eq!(s.c.estimate(s.at(s.now)), Some(300_000));
     for _ in 0..4_000 {
-        if s.c.estimate(s.at(s.now)).is_none() {
+        let now = s.at(s.now);
+        if s.c.estimate(now).is_none() {
+            for _ in 0..1000 {
+                assert!(s.c.may(Kind::Media, now), "nor a pace");
+                s.c.left(Some(1), 1200, now);
+            }
             return;
         }
         s.step();
