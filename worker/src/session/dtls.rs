@@ -184,6 +184,11 @@ impl Dtls {
             if self.client {
                 return Ok(Vec::new());
             }
+            // Before the first flight the library keeps whatever looks like a part of one, and anybody who knows
+            // the address can send that.
+            if !is_client_hello(datagram) {
+                return Err(Error::ErrInvalidContentType);
+            }
             let profile = if offers_only_sha1(datagram) {
                 SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80
             } else {
@@ -301,9 +306,33 @@ fn export(state: &State) -> Result<Keys, Error> {
     })
 }
 
+/// Whether a datagram begins with a ClientHello or a fragment of one (RFC 6347 section 4.2.2).
+pub(crate) fn is_client_hello(datagram: &[u8]) -> bool {
+    let number = |at: usize, len: usize| {
+        let bytes = datagram.get(at..at + len)?;
+        Some(bytes.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
+    };
+    let (Some(record), Some(whole), Some(number), Some(begin), Some(part)) = (
+        number(11, 2),
+        number(14, 3),
+        number(17, 2),
+        number(19, 3),
+        number(22, 3),
+    ) else {
+        return false;
+    };
+    datagram.first() == Some(&22)
+        && datagram.get(13) == Some(&1)
+        && number == 0
+        && part > 0
+        && begin + part <= whole
+        && record == part + 12
+        && datagram.len() >= 13 + record
+}
+
 /// Whether a ClientHello lists SRTP profiles without AES-GCM. One that can't be read whole (it may come
 /// in fragments) is taken for a browser's, and all of those offer GCM.
-fn offers_only_sha1(datagram: &[u8]) -> bool {
+pub(crate) fn offers_only_sha1(datagram: &[u8]) -> bool {
     profiles_of(datagram).is_some_and(|p| !p.is_empty() && !p.contains(&7))
 }
 
@@ -505,7 +534,9 @@ pub(crate) mod tests {
         let hello = a.transmit().unwrap();
         assert_eq!(profiles_of(&hello).unwrap(), vec![7, 1]);
         assert!(!offers_only_sha1(&hello));
+        assert!(is_client_hello(&hello));
         for end in 0..hello.len() {
+            assert!(!is_client_hello(&hello[..end]), "{end} bytes");
             let _ = profiles_of(&hello[..end]);
         }
     }

@@ -9,6 +9,7 @@
     reason = "a failed unwrap here is a failed test"
 )]
 
+pub mod call;
 pub mod channels;
 pub mod people;
 
