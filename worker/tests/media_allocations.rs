@@ -130,7 +130,10 @@ fn a_forwarded_packet_allocates_nothing() {
     for (name, burst) in [("single", 1), ("frames10", PER_FRAME)] {
         let (at_rest, few) = scene.window(QUIET, burst);
         let (at_work, many) = scene.window(BUSY, burst);
-        assert!(many > 9 * SUBSCRIBERS * BUSY / 10, "{many} of {BUSY} packets for each");
+        assert!(
+            many > 9 * SUBSCRIBERS * BUSY / 10,
+            "{many} of {BUSY} packets for each"
+        );
         let forwarded = many - few;
         let extra = at_work.saturating_sub(at_rest);
         let each = extra as f64 / forwarded as f64;

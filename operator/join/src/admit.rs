@@ -27,6 +27,8 @@ use crate::relay::{self, Relay};
 use crate::request::{self, Query, Version};
 use crate::{JoinConfig, MAX_MESSAGE_BYTES, Rooms, Session, origin, refusal, whip};
 
+/// A client's requests are smaller, but for descriptions of large meetings.
+const READ_BUFFER: usize = 8 * 1024;
 /// How long the first word of a worker is waited for before the WebSocket is accepted without it.
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// How long a Closed frame may lag behind the Leave that announces it.
@@ -186,6 +188,9 @@ impl<R: Rooms> Front<R> {
             // Up to twice the limit a message is read and refused with a reason; beyond, cut.
             .max_message_size(2 * MAX_MESSAGE_BYTES)
             .max_frame_size(2 * MAX_MESSAGE_BYTES)
+            // Cleared before each look for input, and there is one per client: what is usual must fit, the
+            // largest needn't.
+            .read_buffer_size(READ_BUFFER)
             // A client that reads slowly costs this much and no more.
             .max_write_buffer_size(2 * MAX_MESSAGE_BYTES)
             .on_upgrade(move |socket| async move {

@@ -71,6 +71,9 @@ struct Arguments {
     /// livekit-server to measure beside it
     #[arg(long, env = "LIVEKIT_SERVER", global = true)]
     livekit: Option<PathBuf>,
+    /// Plenum's allocations per forwarded packet, as its test counted them
+    #[arg(long, env = "PLENUM_BENCH_ALLOCATIONS", global = true)]
+    allocations: Option<f64>,
     /// What the network is, for the record
     #[arg(long, env = "PLENUM_BENCH_NETWORK", default_value = "loopback", global = true)]
     network: String,
@@ -164,7 +167,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let before = load();
     match measure(&arguments) {
-        Ok(results) => {
+        Ok(mut results) => {
+            results.allocations = arguments.allocations;
             println!("{}", results.table());
             println!("network: {}", arguments.network);
             let short = results.short_of_pace();
