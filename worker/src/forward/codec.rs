@@ -199,6 +199,15 @@ impl Vp8 {
         Some(out)
     }
 
+    /// Its running numbers; 0 where it has none.
+    pub(crate) fn numbers(&self) -> Vp8Numbers {
+        Vp8Numbers {
+            picture_id: self.picture_id.map_or(0, |p| p.0),
+            tl0_index: self.tl0_index.unwrap_or(0),
+            key_index: self.key_index.unwrap_or(0),
+        }
+    }
+
     /// Writes the numbers of `to` over those of the payload this was parsed from. Widths are kept.
     pub(crate) fn rewrite(&self, payload: &mut [u8], to: &Vp8Numbers) {
         match self.picture_id {
@@ -300,21 +309,13 @@ impl Vp8Munger {
 
     /// As [`Self::switch_to`], from a descriptor.
     pub(crate) fn switch(&mut self, first: &Vp8) {
-        self.switch_to(Self::input(first));
+        self.switch_to(first.numbers());
     }
 
     /// As [`Self::map_numbers`], from a descriptor.
     pub(crate) fn map(&mut self, packet: &Vp8, newest: bool) -> Vp8Numbers {
         let wide = packet.picture_id.is_some_and(|p| p.1);
-        self.map_numbers(Self::input(packet), wide, newest)
-    }
-
-    fn input(packet: &Vp8) -> Vp8Numbers {
-        Vp8Numbers {
-            picture_id: packet.picture_id.map_or(0, |p| p.0),
-            tl0_index: packet.tl0_index.unwrap_or(0),
-            key_index: packet.key_index.unwrap_or(0),
-        }
+        self.map_numbers(packet.numbers(), wide, newest)
     }
 }
 

@@ -5,6 +5,7 @@
 //! kept; nothing is allocated; nothing else happens between the parts of one delivery.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Forwarder;
 use super::audio::Part;
@@ -31,7 +32,7 @@ pub(super) struct Cursor {
 impl Forwarder {
     /// Writes and seals what is pending, until the batch is full: then `true`, and once that is sent, call
     /// again.
-    pub(crate) fn deliver(&mut self, batch: &mut SendBatch) -> bool {
+    pub(crate) fn deliver(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
         while let Some(key) = self.fresh.get(self.cursor.track).copied() {
             if let Some(Some(track)) = self.tracks.get_mut(key.0) {
                 let publisher = self.peers.get(track.spec.leg.0).and_then(Option::as_ref);
@@ -53,7 +54,7 @@ impl Forwarder {
                     let mut waits = false;
                     if begins
                         && let Some(ids) = &publisher
-                        && let Some(rewind) = Rewind::find(layers, pending, s)
+                        && let Some(rewind) = Rewind::find(layers, pending, s, now)
                     {
                         for sequence in rewind.sequences() {
                             let Some(p) = rewind.read(sequence, ids, &track.spec.codecs) else {
@@ -66,13 +67,13 @@ impl Forwarder {
                             if let Some(dressed) = s.forward(&arrived, &clocks, number, batch.buffer()) {
                                 if let Some(path) =
                                     peer.outgoing.path.as_mut().filter(|_| dressed.number.is_some())
-                                    && !path.passes(s, (key, at), &dressed, batch.begin() - start, arrived.now)
+                                    && !path.passes(s, (key, at), &dressed, batch.begin() - start, now)
                                 {
                                     batch.abort(start);
                                     waits = true;
                                     continue;
                                 }
-                                peer.seal(batch, start, &dressed, false, arrived.now);
+                                peer.seal(batch, start, &dressed, false, now);
                             }
                         }
                     }

@@ -39,13 +39,17 @@ pub(crate) struct Rewound<'a> {
 impl<'a> Rewind<'a> {
     /// For a subscription without a picture: the lowest layer that would do, where it has a key frame to
     /// begin with before what is pending.
-    pub(crate) fn find(layers: &'a [Layer], pending: &[Pending], s: &Subscription) -> Option<Self> {
+    pub(crate) fn find(
+        layers: &'a [Layer],
+        pending: &[Pending],
+        s: &Subscription,
+        now: Instant,
+    ) -> Option<Self> {
         if !s.can_start() {
             return None;
         }
         let of = |index: usize| {
             let layer = layers.get(index)?;
-            let now = layer.last_packet?;
             let has = |sequence| layer.buffer.get(sequence).is_some();
             let mut replay = layer.source.key_frames.replay(now, has)?;
             let own = pending.iter().filter(|p| p.layer == index);

@@ -21,6 +21,7 @@ struct Call {
     ids: Incoming,
     start: Instant,
     next: Vec<u16>,
+    now: Instant,
 }
 
 fn spec(codec: Codec, rids: &[&str]) -> TrackSpec {
@@ -56,10 +57,12 @@ impl Call {
     fn new(codec: Codec, rids: &[&str]) -> Call {
         let mut ids = Incoming::default();
         ids.set(DESCRIPTOR, Extension::DependencyDescriptor);
+        let now = Instant::now();
         Call {
             track: Track::new(spec(codec, rids)),
             ids,
-            start: Instant::now(),
+            start: now,
+            now,
             next: vec![500; rids.len().max(1)],
         }
     }
@@ -84,6 +87,7 @@ impl Call {
         w.finish();
         bytes.extend_from_slice(payload);
         let now = self.start + Duration::from_millis(ms);
+        self.now = now;
         let header = Header::parse(&bytes).unwrap();
         let codec = self.track.codec(96).unwrap();
         let passed = Passed::find(&header, &bytes, &self.ids);
@@ -145,6 +149,7 @@ impl Call {
 
     /// The end of a turn: what leaves for one subscription.
     fn deliver(&mut self, at: usize) -> Vec<Vec<u8>> {
+        let now = self.now;
         let Track {
             layers,
             pending,
@@ -156,7 +161,7 @@ impl Call {
         let no_clock = |_: usize| None::<SenderClock>;
         let mut left = Vec::new();
         let mut out = Vec::new();
-        if let Some(rewind) = Rewind::find(layers, pending, s) {
+        if let Some(rewind) = Rewind::find(layers, pending, s, now) {
             for sequence in rewind.sequences() {
                 let Some(p) = rewind.read(sequence, &self.ids, &spec.codecs) else {
                     s.skip(sequence);
@@ -278,6 +283,14 @@ fn nothing_is_replayed_across_a_gap_or_from_a_muted_track_or_from_long_ago() {
     call.track.forget_pictures();
     let at = call.join(Quality::High);
     assert!(call.deliver(at).is_empty());
+
+    let mut call = running();
+    call.now += Duration::from_millis(700);
+    let at = call.join(Quality::High);
+    assert!(
+        call.deliver(at).is_empty(),
+        "a stream that stopped shows nothing old"
+    );
 
     let mut call = running();
     for i in 0..20 {

@@ -155,8 +155,6 @@ pub(crate) struct Subscription {
     last_layer: Option<usize>,
     selector: Selector,
     numbers: Numbers,
-    /// What the network carries of the layers within an encoding.
-    limit: Target,
     history: History,
     /// The moment that the history counts from.
     epoch: Option<Instant>,
@@ -202,7 +200,6 @@ impl Subscription {
             last_layer: None,
             selector: Selector::default(),
             numbers: Numbers::default(),
-            limit: Target::ALL,
             history: History::new(history),
             epoch: None,
             rtx: u64::from((seed >> 16) & 0x3FFF),
@@ -266,17 +263,9 @@ impl Subscription {
         self.selector.restart();
     }
 
-    /// The layers within the encoding from now on, as far as the network carries them.
+    /// The layers within the encoding from now on.
     pub(crate) fn want(&mut self, wanted: Target) {
-        self.selector.want(Target {
-            spatial: wanted.spatial.min(self.limit.spatial),
-            temporal: wanted.temporal.min(self.limit.temporal),
-        });
-    }
-
-    /// What the network carries of the layers within an encoding; in force with the next choice.
-    pub(crate) fn limit(&mut self, limit: Target) {
-        self.limit = limit;
+        self.selector.want(wanted);
     }
 
     /// The layers within the encoding that are forwarded, where there are any.

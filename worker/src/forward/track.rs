@@ -65,6 +65,31 @@ pub(crate) struct Layer {
     pub(crate) plis: u64,
 }
 
+impl Layer {
+    /// What each quality costs of a stream with several layers in space, in bits per second, the lowest
+    /// first; the highest layer is the highest quality.
+    pub(crate) fn spatial_costs(&self) -> Option<impl Iterator<Item = (Quality, u64)> + '_> {
+        let now = self.last_packet?;
+        let rates = &self.source.rates;
+        let most = rates.live(now)?.spatial.min(2);
+        if most == 0 {
+            return None;
+        }
+        let cost = move |spatial| {
+            let temporal = u8::MAX;
+            rates.bitrate(Target { spatial, temporal }, now)
+        };
+        Some((0..=most).map(move |spatial| {
+            let quality = match spatial {
+                s if s == most => Quality::High,
+                0 => Quality::Low,
+                _ => Quality::Medium,
+            };
+            (quality, cost(spatial))
+        }))
+    }
+}
+
 /// A packet of this turn that its subscribers don't have yet. Its bytes are in the layer's buffer.
 #[derive(Debug)]
 pub(crate) struct Pending {

@@ -570,8 +570,8 @@ impl Engine {
 
     /// Sends what came in to its subscribers, as far as the batch goes: `true` asks for another call when
     /// that is sent.
-    pub(crate) fn deliver(&mut self) -> bool {
-        self.forwarder.deliver(&mut self.batch)
+    pub(crate) fn deliver(&mut self, now: Instant) -> bool {
+        self.forwarder.deliver(now, &mut self.batch)
     }
 
     /// When [`Self::handle_timeout`] is due.

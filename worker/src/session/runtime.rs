@@ -223,7 +223,7 @@ impl Worker {
                 self.engine.handle_timeout(wall_ntp(), now);
             }
             self.engine.settle(now);
-            while self.engine.deliver() {
+            while self.engine.deliver(now) {
                 self.port.flush(&mut self.engine.batch, self.tcp.as_ref(), &self.drops);
             }
             self.port.flush(&mut self.engine.batch, self.tcp.as_ref(), &self.drops);

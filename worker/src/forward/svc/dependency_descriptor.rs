@@ -305,11 +305,6 @@ fn read_head(r: &mut BitReader<'_>, len: usize) -> Option<Head> {
     Some(head)
 }
 
-/// Whether a descriptor carries a structure, without the state of its stream.
-pub(crate) fn is_structured(bytes: &[u8]) -> bool {
-    read_head(&mut BitReader::new(bytes), bytes.len()).is_some_and(|h| h.structured)
-}
-
 /// The structure and the numbers of one incoming stream.
 #[derive(Debug, Default)]
 pub(crate) struct DescriptorStream {

@@ -33,7 +33,9 @@ impl Dress {
 
     /// The dependency descriptor in the subscriber's terms, where they differ from the sender's.
     pub(crate) fn descriptor(&self, bytes: &[u8]) -> Option<BitWriter> {
-        (!self.changes.is_none()).then(|| rewrite(bytes, &self.changes)).flatten()
+        (!self.changes.is_none())
+            .then(|| rewrite(bytes, &self.changes))
+            .flatten()
     }
 
     /// Writes the codec's numbers over those of a payload that was dressed before.
@@ -66,8 +68,10 @@ pub(crate) struct Numbers {
 impl Numbers {
     /// Another stream takes over with this packet.
     pub(crate) fn switch(&mut self, first: &Layering<'_>) {
-        if let Some(input) = codec_numbers(first) {
-            self.codec.switch_to(input);
+        match first {
+            Layering::Vp8(d) => self.codec.switch(d),
+            Layering::Vp9(d) | Layering::Targets { vp9: Some(d), .. } => self.codec.switch_to(numbers(d)),
+            _ => {}
         }
         if let (Layering::Targets { frame, .. }, Some(last)) = (first, self.last_frame) {
             self.frame_offset = last.wrapping_add(1).wrapping_sub(frame.number as u16);
@@ -93,15 +97,14 @@ impl Numbers {
             marker,
             ..Dress::NONE
         };
-        if let Some(input) = codec_numbers(packet) {
-            let id = match packet {
-                Layering::Vp8(d) => d.picture_id,
-                Layering::Vp9(d) | Layering::Targets { vp9: Some(d), .. } => d.picture_id,
-                _ => None,
-            };
-            let wide = id.is_some_and(|id| id.1);
-            out.codec = Some(self.codec.map_numbers(input, wide, newest));
-        }
+        out.codec = match packet {
+            Layering::Vp8(d) => Some(self.codec.map(d, newest)),
+            Layering::Vp9(d) | Layering::Targets { vp9: Some(d), .. } => {
+                let wide = d.picture_id.is_some_and(|id| id.1);
+                Some(self.codec.map_numbers(numbers(d), wide, newest))
+            }
+            _ => None,
+        };
         if let Layering::Targets { frame, .. } = packet {
             out.changes.number = self.frame_offset;
             if let Some((active, targets)) = announcement {
@@ -120,18 +123,10 @@ impl Numbers {
     }
 }
 
-fn codec_numbers(packet: &Layering<'_>) -> Option<Vp8Numbers> {
-    match packet {
-        Layering::Vp8(d) => Some(Vp8Numbers {
-            picture_id: d.picture_id.map_or(0, |p| p.0),
-            tl0_index: d.tl0_index.unwrap_or(0),
-            key_index: d.key_index.unwrap_or(0),
-        }),
-        Layering::Vp9(d) | Layering::Targets { vp9: Some(d), .. } => Some(Vp8Numbers {
-            picture_id: d.picture_id.map_or(0, |p| p.0),
-            tl0_index: d.tl0_index.unwrap_or(0),
-            key_index: 0,
-        }),
-        _ => None,
+fn numbers(d: &Vp9) -> Vp8Numbers {
+    Vp8Numbers {
+        picture_id: d.picture_id.map_or(0, |p| p.0),
+        tl0_index: d.tl0_index.unwrap_or(0),
+        key_index: 0,
     }
 }

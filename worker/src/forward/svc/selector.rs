@@ -108,6 +108,7 @@ impl Selector {
         self.wanted = wanted;
     }
 
+    #[cfg(test)]
     pub(crate) fn wanted(&self) -> Target {
         self.wanted
     }

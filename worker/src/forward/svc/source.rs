@@ -12,6 +12,9 @@ use super::start::LastKeyFrame;
 use super::vp9::Vp9;
 use crate::forward::codec::{Codec, Vp8};
 
+/// What a packet takes of a path besides its payload: headers down to IP, extensions, the tag.
+const AROUND: usize = 72;
+
 /// A packet's own parts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parts<'a> {
@@ -46,7 +49,7 @@ impl Source {
             self.key_frames.note(sequence, timestamp, starts, bytes, now);
             if bytes > 0 {
                 let layering = described.layering(&self.descriptors);
-                self.rates.note(&layering, timestamp, bytes, now);
+                self.rates.note(&layering, timestamp, bytes + AROUND, now);
             }
         }
         (described, starts)
