@@ -131,7 +131,7 @@ export class Conference {
     conference.namespace = conference.target.namespace;
     /** @type {Map<string, Person>} */
     conference.people = new Map();
-    conference.browsers = await Promise.all(Array.from({ length: browsers }, launch));
+    conference.browsers = await Promise.all(Array.from({ length: browsers }, () => launch()));
     return conference;
   }
 
