@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const GRACE: Duration = Duration::from_millis(1000);
 /// A new track that doesn't fit is told as paused only after the first probes.
 const FIRST_GRACE: Duration = Duration::from_millis(2000);
+/// A leg that was served and is due still is served again after this.
+const RELEASE_AGAIN: Duration = Duration::from_millis(1);
 /// An estimate lower by this is shared at once.
 const DROP: f64 = 0.95;
 /// What headers add to the payload of video, in percent.
@@ -269,6 +271,15 @@ impl Forwarder {
                 path.pace_due = None;
                 self.release(leg, now, batch);
                 self.set_pace(leg);
+                // What is due still has had its turn: without this a leg that can't be served would hold up
+                // all others for ever.
+                if let Some(path) = self.peer(leg).and_then(|p| p.outgoing.path.as_mut())
+                    && path.pace_due.is_some_and(|due| due <= now)
+                {
+                    let later = now + RELEASE_AGAIN;
+                    path.pace_due = Some(later);
+                    self.pace.set(later, leg);
+                }
             }
         }
     }

@@ -212,7 +212,7 @@ impl Engine {
                 }
             }
             Command::RestartIce { session } => self.restart_ice(session),
-            Command::Statistics => self.statistics(),
+            Command::Statistics => self.statistics(now),
         }
     }
 
@@ -415,7 +415,7 @@ impl Engine {
         self.collect(session);
     }
 
-    fn statistics(&mut self) {
+    fn statistics(&mut self, now: Instant) {
         let mut sessions = Vec::new();
         for client in self.clients.values_mut() {
             let (published, subscribed) = self.forwarder.statistics(client.id);
@@ -428,7 +428,7 @@ impl Engine {
             sessions.push(SessionStatistics {
                 session: Some(client.id),
                 rtt: by_rtcp.or(by_data),
-                estimate_bps: None,
+                estimate_bps: self.forwarder.path_estimate(main, now),
                 remote: remote.or_else(|| client.publisher.transport.remote()),
                 published,
                 subscribed,
@@ -585,6 +585,9 @@ impl Engine {
         let levels = self.forwarder.tick(wall_ntp, now, &mut self.batch);
         if !levels.is_empty() {
             self.events.push(Event::Levels { levels });
+        }
+        for (session, sid, paused) in self.forwarder.take_stream_states() {
+            self.events.push(Event::StreamState { session, sid, paused });
         }
         if now < self.next_legs {
             return;
