@@ -475,9 +475,14 @@ pub fn audio(direction: &str, cid: Option<&str>) -> String {
 }
 
 pub fn video(direction: &str, cid: Option<&str>, rids: &[&str]) -> String {
+    // These clients don't tell what arrives: who said that they do would be served with care at first.
+    let feedback = match direction {
+        "recvonly" => "",
+        _ => "a=rtcp-fb:96 transport-cc\r\n",
+    };
     let mut s = format!(
         "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\nc=IN IP4 0.0.0.0\r\na={direction}\r\na=rtcp-mux\r\n{}a=rtpmap:96 VP8/90000\r\n\
-         a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 transport-cc\r\n\
+         a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\n{feedback}\
          a=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n\
          a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
          a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n\
