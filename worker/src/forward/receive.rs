@@ -16,6 +16,10 @@ const MAX_MISSING: usize = 512;
 /// A packet may be reordered for so long before it is asked for.
 const REORDER: Duration = Duration::from_millis(5);
 
+/// Bounds of the time between two requests for one packet.
+const SOONEST: Duration = Duration::from_millis(20);
+const LATEST: Duration = Duration::from_millis(400);
+
 /// How long and how often a packet is asked for.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
@@ -63,6 +67,8 @@ pub(crate) struct Receiver {
     pub(crate) clock: Option<SenderClock>,
     missing: BTreeMap<u64, Missing>,
     patience: Patience,
+    /// How long an answer to a request takes, smoothed.
+    repair: Option<Duration>,
     pub(crate) nacks: u64,
 }
 
@@ -90,6 +96,7 @@ impl Receiver {
             clock: None,
             missing: BTreeMap::new(),
             patience: VIDEO,
+            repair: None,
             nacks: 0,
         }
     }
@@ -135,7 +142,16 @@ impl Receiver {
             }
             Some(_) if newest => self.missing.clear(),
             _ => {
-                self.missing.remove(&extended);
+                // Asked for once: it is known which request it answers.
+                if let Some(Missing {
+                    asked: Some(at),
+                    requests: 1,
+                    ..
+                }) = self.missing.remove(&extended)
+                {
+                    let took = now.saturating_duration_since(at);
+                    self.repair = Some(self.repair.map_or(took, |r| (r * 7 + took) / 8));
+                }
             }
         }
         if newest && !repaired {
@@ -226,7 +242,9 @@ impl Receiver {
         if self.missing.is_empty() {
             return Vec::new();
         }
-        let again = rtt.clamp(Duration::from_millis(20), Duration::from_millis(200));
+        // A publisher that receives nothing tells no round trip, and a full queue lengthens it: to ask again
+        // for what is under way would only fill the queue more.
+        let again = rtt.max(self.repair.unwrap_or_default()).clamp(SOONEST, LATEST);
         let Patience { age, requests } = self.patience;
         self.missing.retain(|_, m| {
             now.saturating_duration_since(m.since) < age
@@ -276,6 +294,25 @@ mod tests {
         assert!(r.due_nacks(ms(50), t + ms(1200)).is_empty());
         assert!(!r.has_missing(), "given up after a second");
         assert_eq!(r.nacks, 3);
+    }
+
+    #[test]
+    fn what_is_under_way_is_not_asked_for_again() {
+        let t = Instant::now();
+        let mut r = Receiver::new(90_000);
+        r.packet(1, 0, 1, false, t);
+        r.packet(3, 0, 1, false, t);
+        // The path takes 350 ms: the first is asked for twice, and which request was answered isn't known.
+        assert_eq!(r.due_nacks(ms(100), t + ms(5)), vec![2]);
+        assert_eq!(r.due_nacks(ms(100), t + ms(105)), vec![2]);
+        r.packet(2, 0, 1, true, t + ms(355));
+        r.packet(5, 0, 1, false, t + ms(400));
+        assert_eq!(r.due_nacks(ms(400), t + ms(405)), vec![4]);
+        r.packet(4, 0, 1, true, t + ms(755));
+        r.packet(7, 0, 1, false, t + ms(800));
+        assert_eq!(r.due_nacks(ms(100), t + ms(805)), vec![6]);
+        assert!(r.due_nacks(ms(100), t + ms(1154)).is_empty());
+        assert_eq!(r.due_nacks(ms(100), t + ms(1155)), vec![6], "then it was lost");
     }
 
     #[test]
