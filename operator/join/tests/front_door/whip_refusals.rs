@@ -200,3 +200,26 @@ async fn pages_may_use_it_where_their_origin_may_connect() {
     );
     assert_eq!(delete(&world.address, &path, &mut opened).await.status, 200);
 }
+
+#[tokio::test]
+async fn requests_about_a_session_come_no_faster_than_messages_may() {
+    let config = JoinConfig {
+        messages_per_second: 1,
+        message_burst: 3,
+        ..JoinConfig::default()
+    };
+    let mut world = world(config, ServeLimits::default()).await;
+    first(&world, vec![welcome(Vec::new()), answer(1, "server1")]);
+    let (_, path, mut opened) = made(&mut world, "/whip").await;
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&429) {
+        statuses.push(
+            patch(&world.address, &path, "*", "a=end-of-candidates")
+                .await
+                .status,
+        );
+    }
+    assert_eq!(statuses[..3], [204, 204, 204]);
+    // Ending it is always possible.
+    assert_eq!(delete(&world.address, &path, &mut opened).await.status, 200);
+}

@@ -4,6 +4,7 @@
 //! that can't be found is told from one that can't be reached.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use livekit_protocol as proto;
 use plenum_errors::{Code, PublicError};
@@ -15,11 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{ANSWER, Ask, FIRST_REQUEST_SEQ, OFFER_ID, Speaker, decoded, etag_of};
 use crate::admit::{Front, unix_now};
+use crate::rate::Bucket;
 use crate::whip::Protocol;
 use crate::whip::choice::Choice;
 use crate::whip::id::Owner;
 use crate::whip::offer::{Offer, seats_of, takes_any};
-use crate::{Order, Rooms};
+use crate::{JoinConfig, Order, Rooms};
 
 /// What a POST made.
 #[derive(Debug)]
@@ -95,6 +97,11 @@ pub(crate) async fn take_over<R: Rooms>(
     }
 }
 
+/// As for the messages of clients with a socket.
+fn bucket(config: &JoinConfig) -> Bucket {
+    Bucket::new(config.messages_per_second, config.message_burst, Instant::now())
+}
+
 fn no_answer() -> PublicError {
     PublicError::new(Code::WorkerUnreachable, "it does not answer")
 }
@@ -113,6 +120,7 @@ impl<R: Rooms> Speaker<R> {
         let identity = start.identity.clone();
         front.rooms.check(&start).await?;
         let session = front.rooms.enter(start).await?;
+        let bucket = bucket(&front.config);
         let mut speaker = Speaker {
             front,
             protocol,
@@ -125,6 +133,7 @@ impl<R: Rooms> Speaker<R> {
             choice: (protocol == Protocol::Whep).then(|| Choice::new(offer.seats, only.clone())),
             last_offer: OFFER_ID,
             restart: None,
+            bucket,
             _permit: permit,
         };
         match speaker.greeted(api_key, issued_at, only).await {
@@ -182,6 +191,7 @@ impl<R: Rooms> Speaker<R> {
         let protocol = owner.protocol;
         let start = owner.resumption();
         let session = front.rooms.enter(start).await.map_err(unless_it_is_gone)?;
+        let bucket = bucket(&front.config);
         let mut speaker = Speaker {
             front,
             protocol,
@@ -194,6 +204,7 @@ impl<R: Rooms> Speaker<R> {
             choice: None,
             last_offer: OFFER_ID,
             restart: None,
+            bucket,
             _permit: permit,
         };
         speaker.restart_ice(OFFER_ID, "", "").await;

@@ -8,7 +8,7 @@
 mod begin;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
 use plenum_errors::{Code, PublicError};
@@ -22,6 +22,7 @@ use super::Protocol;
 use super::choice::{Change, Choice};
 use super::fragment::{self, Fragment};
 use crate::admit::Front;
+use crate::rate::Bucket;
 use crate::relay::shutting_down;
 use crate::{Direction, Observer, Order, Rooms, Session};
 
@@ -77,6 +78,8 @@ struct Speaker<R> {
     choice: Option<Choice>,
     last_offer: u32,
     restart: Option<Restart>,
+    /// Of requests about it.
+    bucket: Bucket,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -264,6 +267,10 @@ impl<R: Rooms> Speaker<R> {
         fragment: Fragment,
         reply: oneshot::Sender<Result<Patched, PublicError>>,
     ) {
+        if !self.bucket.take(Instant::now()) {
+            let _ = reply.send(Err(Code::RateLimited.into()));
+            return;
+        }
         let meets = match precondition {
             Precondition::Any => true,
             Precondition::OneOf(tags) => tags.contains(&self.etag),
