@@ -5,7 +5,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plenum
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 .DEFAULT_GOAL := help
 
-.PHONY: help up down kubeconfig images page test test-unit test-api test-e2e lint generate bench bench-moves bench-media bench-net
+.PHONY: help up down kubeconfig images page test test-unit test-api test-e2e lint generate fuzz bench bench-moves bench-media bench-net
 
 help: ## List the entries
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -42,6 +42,9 @@ lint: ## rustfmt, clippy, eslint, prettier, shellcheck, helm lint
 
 generate: ## Rewrite what is generated: CRD YAML, API reference, error catalogue, protocol examples
 	@PLENUM_GENERATE=1 cargo test --quiet -p plenum-errors -p plenum-crds -p plenum-protocol --lib
+
+fuzz: ## What reads the network, fed with what nobody should send (see CONTRIBUTING.md)
+	@worker/fuzz/run
 
 bench: ## Benchmarks (see docs/benchmarks.md)
 	@tests/stack/test bench

@@ -157,7 +157,7 @@ async fn serve(
 }
 
 /// The next whole frame, RFC 4571 section 2.
-fn next_frame(buffer: &mut BytesMut) -> io::Result<Option<BytesMut>> {
+pub(crate) fn next_frame(buffer: &mut BytesMut) -> io::Result<Option<BytesMut>> {
     let [hi, lo, rest @ ..] = &buffer[..] else {
         return Ok(None);
     };
