@@ -26,7 +26,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const SUBSCRIBERS: usize = 10;
 const WINDOW: Duration = Duration::from_secs(2);
 const PER_FRAME: usize = 10;
-const QUIET: usize = 40;
+/// Enough for as many feedbacks as there can be.
+const QUIET: usize = 120;
 const BUSY: usize = 1200;
 
 fn allocations() -> usize {
@@ -128,7 +129,7 @@ fn a_forwarded_packet_allocates_nothing() {
         scene.window(BUSY, PER_FRAME);
     }
     for (name, burst) in [("single", 1), ("frames10", PER_FRAME)] {
-        let (at_rest, few) = scene.window(QUIET, burst);
+        let (at_rest, few) = scene.window(QUIET, 1);
         let (at_work, many) = scene.window(BUSY, burst);
         assert!(
             many > 9 * SUBSCRIBERS * BUSY / 10,
@@ -139,7 +140,7 @@ fn a_forwarded_packet_allocates_nothing() {
         let each = extra as f64 / forwarded as f64;
         println!("{{\"allocations_per_packet_{name}\": {each:.4}}}");
         assert!(
-            extra * 100 < forwarded,
+            extra * 500 < forwarded,
             "{name}: {extra} allocations for {forwarded} packets ({at_rest} at rest)"
         );
     }
