@@ -6,6 +6,7 @@ mod data;
 mod encryption;
 mod layers;
 mod moving;
+mod once;
 mod presence;
 mod property;
 mod quality;
