@@ -101,7 +101,9 @@ mod tests {
                 bytes,
                 segment: bytes.len(),
             };
-            assert_eq!(Outbox::new().send(&a, &[message, message]).unwrap(), 1);
+            // As many as there may be: each send takes one, whole.
+            assert_eq!(Outbox::new().send(&a, &[message; OUTBOX]).unwrap(), 1);
+            assert_eq!(message.segment, bytes.len());
         }
         assert_eq!(Outbox::new().send(&a, &[]).unwrap(), 0);
         let mut inbox = Inbox::new();
