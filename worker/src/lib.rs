@@ -1,8 +1,8 @@
 //! The media worker: rooms, sessions and packet forwarding behind one UDP port.
 pub mod control;
+mod forward;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-mod forward;
 pub mod meeting;
 mod net;
 pub mod quality;

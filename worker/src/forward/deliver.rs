@@ -12,8 +12,8 @@ use super::audio::Part;
 use super::audio::red::Redundancy;
 use super::audio::restored::Restored;
 use super::buffer::PacketBuffer;
-use super::sound::redundancy;
 use super::rewind::Rewind;
+use super::sound::redundancy;
 use super::subscription::Arrived;
 use super::track::{Layer, Pending};
 use crate::net::SendBatch;
@@ -77,7 +77,9 @@ impl Forwarder {
                             }
                         }
                     }
-                    let has_red = sound.red.is_some_and(|(red, _)| s.binding.payloads.get(red).is_some());
+                    let has_red = sound
+                        .red
+                        .is_some_and(|(red, _)| s.binding.payloads.get(red).is_some());
                     for p in pending.iter() {
                         if let Some(voice) = p.voice
                             && !peer.stage.admit(key, voice, p.now)
@@ -98,7 +100,8 @@ impl Forwarder {
                         let start = batch.begin();
                         let number = peer.outgoing.number();
                         if let Some(dressed) = s.forward(&arrived, &clocks, number, batch.buffer()) {
-                            if let Some(path) = peer.outgoing.path.as_mut().filter(|_| dressed.number.is_some())
+                            if let Some(path) =
+                                peer.outgoing.path.as_mut().filter(|_| dressed.number.is_some())
                                 && !path.passes(s, (key, at), &dressed, batch.begin() - start, p.now)
                             {
                                 batch.abort(start);

@@ -157,7 +157,9 @@ impl Passed {
 
     /// The value of one.
     pub(crate) fn get<'a>(&self, packet: &'a [u8], wanted: Extension) -> Option<&'a [u8]> {
-        self.iter(packet).find(|(kind, _)| *kind == wanted).map(|(_, v)| v)
+        self.iter(packet)
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, v)| v)
     }
 
     /// Nothing.

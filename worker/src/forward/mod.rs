@@ -33,8 +33,8 @@ pub(crate) mod seqmap;
 mod sound;
 pub(crate) mod srtp;
 pub(crate) mod subscription;
-pub(crate) mod timers;
 pub(crate) mod svc;
+pub(crate) mod timers;
 pub(crate) mod track;
 pub(crate) mod twcc;
 

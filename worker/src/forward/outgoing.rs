@@ -46,7 +46,8 @@ impl Outgoing {
             self.next = self.next.wrapping_add(1);
         }
         if let Some(path) = &mut self.path {
-            path.congestion.left(departure.number, departure.size, departure.at);
+            path.congestion
+                .left(departure.number, departure.size, departure.at);
         }
         self.last = Some(departure);
     }

@@ -86,7 +86,7 @@ fn bitrate(p: &[u8]) -> Option<u64> {
     let word = u32_at(p, 16)?;
     let (exponent, mantissa) = (word >> 18 & 0x3F, u64::from(word & 0x3_FFFF));
     // What is shifted out of the word is more than any path has.
-    Some(mantissa.checked_mul(1_u64.checked_shl(exponent)?).unwrap_or(u64::MAX))
+    Some(mantissa.saturating_mul(1_u64.checked_shl(exponent)?))
 }
 
 fn parse_one(p: &[u8], items: &mut Vec<Item>) {

@@ -353,7 +353,11 @@ impl Subscription {
             layer: p.layer as u8,
             padding: p.padding,
             // These bytes can't be made again.
-            resent: if p.restored || red.is_some() { MAX_RESENDS } else { 0 },
+            resent: if p.restored || red.is_some() {
+                MAX_RESENDS
+            } else {
+                0
+            },
         });
         let start = out.len();
         let head = Rewrite {
@@ -466,8 +470,7 @@ impl Subscription {
         };
         let long = |id: u8, len: usize| id > 14 || len > 16 || len == 0;
         let two_byte = self.binding.mixed
-            && (passed()
-                .any(|(kind, v)| ids.get(kind).is_some_and(|id| long(id, v.len())))
+            && (passed().any(|(kind, v)| ids.get(kind).is_some_and(|id| long(id, v.len())))
                 || mid.is_some_and(|id| long(id, self.binding.mid.len()))
                 || wide.is_some_and(|id| long(id, 2)));
         let mut writer = ExtensionWriter::new(out, two_byte);
@@ -596,7 +599,10 @@ impl Subscription {
         // A new key has its own numbers.
         let mut index = what.out.checked_sub(self.before_key)?;
         if what.first {
-            self.history.get(what.out as u16).filter(|s| s.out == what.out as u32)?.wide = number;
+            self.history
+                .get(what.out as u16)
+                .filter(|s| s.out == what.out as u32)?
+                .wide = number;
         }
         if let Some(rtx) = rtx {
             index = self.rtx;

@@ -1,5 +1,5 @@
-use super::super::packet::{Header, Rewrite, write_header};
 use super::super::codec::Vp8;
+use super::super::packet::{Header, Rewrite, write_header};
 use super::*;
 
 fn binding(rtx: bool) -> Binding {

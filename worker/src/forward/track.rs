@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::audio::select::Voice;
 use super::audio::{Part, Sound, SoundSpec};
 use super::codec::Codec;
-use super::extension::Passed;
 use super::congestion::cost::Cost;
+use super::extension::Passed;
 use super::gaps::Gaps;
 use super::layers::{DEAD_AFTER, LayerState, choose, on_the_way, quality_of};
 use super::levels::LevelMeter;
@@ -325,7 +325,11 @@ impl Track {
             return;
         };
         let quality = |l: &usize| self.layers.get(*l).map(|l| l.quality);
-        let lowest = sub.accepted.iter().min_by_key(quality).filter(|_| sub.current.is_none());
+        let lowest = sub
+            .accepted
+            .iter()
+            .min_by_key(quality)
+            .filter(|_| sub.current.is_none());
         let target = sub.target;
         for layer in [target, lowest].into_iter().flatten() {
             self.want_key_frame(layer);

@@ -305,13 +305,7 @@ impl Room {
     }
 
     /// It can't be told to start anew.
-    fn left_with_its_media(
-        &mut self,
-        session: SessionId,
-        reason: &TransportEnd,
-        now: Now,
-        out: &mut Outbox,
-    ) {
+    fn left_with_its_media(&mut self, session: SessionId, reason: &TransportEnd, now: Now, out: &mut Outbox) {
         let (code, why) = match reason {
             TransportEnd::Closed => (None, lk::DisconnectReason::ClientInitiated),
             _ => (

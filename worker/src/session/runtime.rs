@@ -224,9 +224,11 @@ impl Worker {
             }
             self.engine.settle(now);
             while self.engine.deliver(now) {
-                self.port.flush(&mut self.engine.batch, self.tcp.as_ref(), &self.drops);
+                self.port
+                    .flush(&mut self.engine.batch, self.tcp.as_ref(), &self.drops);
             }
-            self.port.flush(&mut self.engine.batch, self.tcp.as_ref(), &self.drops);
+            self.port
+                .flush(&mut self.engine.batch, self.tcp.as_ref(), &self.drops);
             for event in self.engine.take_events() {
                 if self.events.send(event).is_err() {
                     return;

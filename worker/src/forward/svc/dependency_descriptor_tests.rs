@@ -15,13 +15,15 @@ pub(crate) struct Written {
     pub(crate) targets: u32,
 }
 
+/// Spatial and temporal layer, indications, references, chain distances.
+pub(crate) type Template = (u8, u8, Vec<u8>, Vec<u16>, Vec<u8>);
+
 /// A template structure.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Shape {
     pub(crate) offset: u8,
     pub(crate) targets: u32,
-    /// Layers, indications, references, chain distances.
-    pub(crate) templates: Vec<(u8, u8, Vec<u8>, Vec<u16>, Vec<u8>)>,
+    pub(crate) templates: Vec<Template>,
     pub(crate) protected_by: Vec<u8>,
     pub(crate) chains: u32,
     pub(crate) resolutions: Option<Vec<(u16, u16)>>,
@@ -417,7 +419,7 @@ fn arbitrary_bytes_never_panic_and_never_grow_past_an_extension() {
             }
             b
         };
-        if random.next() % 4 == 0 {
+        if random.next().is_multiple_of(4) {
             bytes.truncate((random.next() % (bytes.len() as u64 + 1)) as usize);
         }
         let _ = s.read_again(&bytes);

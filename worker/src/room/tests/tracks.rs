@@ -243,7 +243,9 @@ fn codecs_the_meeting_does_not_allow_are_refused() {
     );
     stage.clear();
     stage.act(alice, Action::AddTrack(Box::new(video("cam"))));
-    assert!(matches!(stage.told(alice).as_slice(), [Notice::Request(f)] if f.message.starts_with("CodecNotAllowed: ")));
+    assert!(
+        matches!(stage.told(alice).as_slice(), [Notice::Request(f)] if f.message.starts_with("CodecNotAllowed: "))
+    );
 }
 
 #[test]
