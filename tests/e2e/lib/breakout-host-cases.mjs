@@ -90,19 +90,45 @@ export function hostCases() {
       const { host, ann, driver } = await gather('ann', 'bob');
       const [one] = await driver.create(1, { people: [['ann', 'bob']] });
       await conference.stand({ host: '', ann: one, bob: one });
-      const sounds = () =>
-        host.page.evaluate(
-          () => [...globalThis.document.querySelectorAll('audio')].filter((a) => a.srcObject?.active).length,
-        );
-      const silent = await sounds();
       const listen = host.$('room-item', { room: one }).getByTestId('room-listen');
+      const pressed = (on) =>
+        host.until(`listening is shown as ${on}`, async () => {
+          const idle = await listen.isEnabled();
+          return idle && (await listen.getAttribute('aria-pressed')) === String(on);
+        });
       await listen.click();
-      await host.until('hears the two', async () => (await sounds()) === silent + 2);
+      await pressed(true);
+      await listen.click();
+      await pressed(false);
+      // What is heard: the element that plays a sound is in no document.
+      await host.page.evaluate(async (room) => {
+        globalThis.listening = await globalThis.plenum.breakouts.listen(room, {
+          url: globalThis.location.origin,
+        });
+      }, one);
+      const heard = () =>
+        host.page.evaluate(async () => {
+          const [room] = globalThis.listening.rooms;
+          const tracks = [...room.remoteParticipants.values()]
+            .flatMap((person) => [...person.trackPublications.values()])
+            .map((publication) => publication.track)
+            .filter((track) => track?.kind === 'audio');
+          const stats = await Promise.all(tracks.map((track) => track.getReceiverStats()));
+          return {
+            state: room.state,
+            playing: tracks.filter((track) => track.attachedElements.some((e) => e.srcObject?.active)).length,
+            bytes: stats.map((one) => one?.bytesReceived ?? 0),
+          };
+        });
+      await host.until('hears the two', async () => {
+        const { playing, bytes } = await heard();
+        return playing === 2 && bytes.every((count) => count > 0);
+      });
       await ann.sees('bob');
       await conference.stand({ host: '', ann: one, bob: one });
-      await host.until('may stop', () => listen.isEnabled());
-      await listen.click();
-      await host.until('hears them no more', async () => (await sounds()) === silent);
+      await host.page.evaluate(() => globalThis.listening.stop());
+      const { state, playing } = await heard();
+      assert.deepEqual({ state, playing }, { state: 'disconnected', playing: 0 });
       assert.equal(await refused(ann, 'listen', one), 'NotPermitted');
     });
 
@@ -123,7 +149,7 @@ export function hostCases() {
 
     test('a move is refused where that is allowed, and only there', async () => {
       const { host, ann, driver } = await gather('ann');
-      const [one] = await driver.create(1);
+      const [one, two] = await driver.create(2);
       await rule(host, 'settings-cancel', true, ann, 'allowCancel');
       await driver.assign('ann', one);
       await ann.shown('moving-cancel');
@@ -131,11 +157,10 @@ export function hostCases() {
       await ann.until('the notice is gone', async () => !(await ann.$('moving-notice').isVisible()));
       await conference.stand({ ann: '' });
       await rule(host, 'settings-cancel', false, ann, 'allowCancel');
-      await driver.assign('ann', null);
-      await driver.assign('ann', one);
-      await ann.shown('moving-notice', { to: one });
+      await driver.assign('ann', two);
+      await ann.shown('moving-notice', { to: two });
       assert.equal(await ann.$('moving-cancel').isVisible(), false);
-      await conference.stand({ ann: one });
+      await conference.stand({ ann: two });
     });
 
     test('a list assigns people and makes the rooms it names, or says what is wrong and does nothing', async () => {
