@@ -31,6 +31,27 @@ fn is_bound(server: &mut Server, session: SessionId, sid: &str) {
     });
 }
 
+/// RFC 8445 section 7.3: checks may overtake the description of who makes them.
+#[test]
+fn a_client_may_begin_before_its_answer_has_come() {
+    let mut server = Server::start();
+    let session = server.open(Topology::Dual);
+    let mut bob = Client::new("bob");
+    let (id, offer) = server_offer(&mut server, session);
+    bob.ice(&offer);
+    let (media, sdp) = (server.media.clone(), bob.describe("active", &[application()]));
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(100 * MS);
+        media.send(Command::Answer { session, id, sdp });
+    });
+    assert!(bob.dtls(), "DTLS: {:?}", bob.dtls_error);
+    late.join().unwrap();
+    server.event("connected", |e| match e {
+        Event::Connected { session: s, .. } if *s == session => Some(()),
+        _ => None,
+    });
+}
+
 #[test]
 fn media_goes_from_a_publisher_leg_to_a_subscriber_leg() {
     let mut server = Server::start();

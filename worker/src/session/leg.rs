@@ -20,6 +20,8 @@ use crate::net::{Route, SendBatch};
 
 const CONSENT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// DTLS records kept that came before the peer's description: a client's first flight.
+const EARLY: usize = 2;
 
 /// What a leg reports.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(crate) struct LegTransport {
     /// Fingerprint and role that `dtls` was made for.
     made_for: Option<(Vec<(String, String)>, bool)>,
     dtls: Option<Dtls>,
+    /// Records that came before there was a description to make `dtls` for, and when.
+    early: Vec<(BytesMut, Instant)>,
     data: Option<Data>,
     open_channels: bool,
     /// Data channels that the peer has open with another engine.
@@ -65,6 +69,7 @@ impl LegTransport {
             previous: None,
             made_for: None,
             dtls: None,
+            early: Vec::new(),
             data: None,
             open_channels,
             inherited: Vec::new(),
@@ -129,6 +134,14 @@ impl LegTransport {
             self.made_for = Some(made_for);
             self.connected = false;
             self.deadline = now + CONNECT_TIMEOUT;
+            // Checks that came before need not come again soon.
+            if self.route.is_some()
+                && let Some(dtls) = &mut self.dtls
+            {
+                // What fails here fails again with the next check, which tells.
+                let _ = dtls.start(now);
+                self.flush(now);
+            }
         }
         Ok(())
     }
@@ -200,8 +213,15 @@ impl LegTransport {
 
     /// A DTLS record; `false` if it was refused.
     pub(crate) fn dtls(&mut self, datagram: &[u8], now: Instant, events: &mut Vec<LegEvent>) -> bool {
-        let (Some(dtls), false) = (&mut self.dtls, self.ended) else {
+        if self.ended {
             return false;
+        }
+        let Some(dtls) = &mut self.dtls else {
+            let room = self.early.len() < EARLY;
+            if room {
+                self.early.push((BytesMut::from(datagram), now));
+            }
+            return room;
         };
         match dtls.read(datagram, now) {
             Ok(progress) => {
@@ -290,6 +310,10 @@ impl LegTransport {
             // The peer's side is needed before anything can come up.
             self.dtls.is_some().then_some(self.deadline),
             self.dtls.as_ref().and_then(Dtls::timeout),
+            self.early
+                .first()
+                .filter(|_| self.dtls.is_some())
+                .map(|(_, at)| *at),
             self.data.as_ref().and_then(Data::timeout),
         ];
         timers.into_iter().flatten().min()
@@ -306,6 +330,11 @@ impl LegTransport {
                 TransportEnd::ConnectTimeout
             };
             return self.end(reason, events);
+        }
+        if self.dtls.is_some() {
+            for (datagram, _) in std::mem::take(&mut self.early) {
+                self.dtls(&datagram, now, events);
+            }
         }
         if let Some(dtls) = &mut self.dtls
             && dtls.timeout().is_some_and(|at| now >= at)
