@@ -163,6 +163,36 @@ export function hostCases() {
       await conference.stand({ ann: two });
     });
 
+    test('a host silences somebody in another room, and takes a camera down', async () => {
+      const { host, ann, bob, driver } = await gather('ann', 'bob');
+      const [one] = await driver.create(1, { people: [['ann', 'bob']] });
+      await conference.stand({ host: '', ann: one, bob: one });
+      await bob.watches('ann');
+      const sid = async (source) => {
+        const { tracks } = await ann.devices();
+        return tracks.find((track) => track.source === source)?.sid;
+      };
+      const seen = (source) =>
+        bob.page.evaluate((wanted) => {
+          const publication = globalThis.plenum.room.remoteParticipants
+            .get('ann')
+            .getTrackPublication(wanted);
+          return publication ? { muted: publication.isMuted } : null;
+        }, source);
+      const asHost = (method, ...args) =>
+        host.page.evaluate(([name, rest]) => globalThis.plenum.breakouts[name](...rest), [method, args]);
+      await asHost('mute', 'ann', await sid('microphone'));
+      await ann.until('is shown as muted', async () =>
+        (await ann.devices()).tracks.some((track) => track.source === 'microphone' && track.muted),
+      );
+      await bob.until('sees that ann is muted', async () => (await seen('microphone'))?.muted);
+      await asHost('unpublish', 'ann', await sid('camera'));
+      await bob.until('sees no camera of ann', async () => (await seen('camera')) === null);
+      await ann.until('sends no camera', async () => (await sid('camera')) === undefined);
+      assert.equal(await refused(bob, 'mute', 'ann'), 'NotPermitted');
+      await conference.stand({ host: '', ann: one, bob: one });
+    });
+
     test('a list assigns people and makes the rooms it names, or says what is wrong and does nothing', async () => {
       const { host, ann, bob, driver } = await gather('ann', 'bob');
       await driver.panel();
