@@ -119,11 +119,21 @@ describe('a crowd in breakout rooms', { concurrency: false }, () => {
     assert.ok(workers.length > 1, 'all rooms are on one worker');
     await agree(spread);
 
-    // A full room takes nobody more: who was sent there stays, and learns why.
+    // A full room takes nobody more: who was sent there stays, and everybody learns why.
     const full = [...count(spread)].find(([room, size]) => size === SEATS && room !== spread.get('ann'))[0];
-    const ann = conference.people.get('ann');
+    await host.page.evaluate(() => {
+      globalThis.refusals = [];
+      globalThis.plenum.room.on('dataReceived', (payload, _participant, _kind, topic) => {
+        if (topic !== 'plenum.v1') return;
+        const said = JSON.parse(new TextDecoder().decode(payload));
+        if (said.signal === 'participant-switched' && said.failed) globalThis.refusals.push(said);
+      });
+    });
     await driver.assign('ann', full);
-    await ann.shown('move-failed', { code: 'MeetingFull' });
+    await host.until('is told that ann could not go there', async () => {
+      const refusals = await host.page.evaluate(() => globalThis.refusals);
+      return refusals.some(({ identity, failed }) => identity === 'ann' && failed === 'MeetingFull');
+    });
     assert.deepEqual(await settled('nobody has moved', (places) => places.size === PEOPLE), spread);
 
     // In the middle of the recall a whole process of people is gone without a word.
