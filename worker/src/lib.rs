@@ -1,7 +1,7 @@
 //! The media worker: rooms, sessions and packet forwarding behind one UDP port.
 pub mod control;
 mod forward;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod meeting;
 mod net;
