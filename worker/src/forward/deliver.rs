@@ -7,15 +7,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Forwarder;
 use super::audio::Part;
 use super::audio::red::Redundancy;
 use super::audio::restored::Restored;
 use super::buffer::PacketBuffer;
+use super::peer::Peer;
+use super::receive::SenderClock;
 use super::rewind::Rewind;
 use super::sound::redundancy;
-use super::subscription::Arrived;
+use super::subscription::{Arrived, Subscription};
 use super::track::{Layer, Pending};
+use super::{Forwarder, TrackKey};
 use crate::net::SendBatch;
 
 /// The most padding that a packet gets to be as long as its neighbours. A system call's share of a packet
@@ -61,20 +63,8 @@ impl Forwarder {
                                 s.skip(sequence);
                                 continue;
                             };
-                            let start = batch.begin();
-                            let number = peer.outgoing.number();
                             let arrived = rewind.arrived(sequence, &p);
-                            if let Some(dressed) = s.forward(&arrived, &clocks, number, batch.buffer()) {
-                                if let Some(path) =
-                                    peer.outgoing.path.as_mut().filter(|_| dressed.number.is_some())
-                                    && !path.passes(s, (key, at), &dressed, batch.begin() - start, now)
-                                {
-                                    batch.abort(start);
-                                    waits = true;
-                                    continue;
-                                }
-                                peer.seal(batch, start, &dressed, false, now);
-                            }
+                            waits |= send(&arrived, s, (key, at), peer, &clocks, batch);
                         }
                     }
                     let has_red = sound
@@ -97,19 +87,7 @@ impl Forwarder {
                             let levels = s.demand.levels(p.now);
                             arrived.redundancy = redundancy(p, layers, arrived.payload, levels);
                         }
-                        let start = batch.begin();
-                        let number = peer.outgoing.number();
-                        if let Some(dressed) = s.forward(&arrived, &clocks, number, batch.buffer()) {
-                            if let Some(path) =
-                                peer.outgoing.path.as_mut().filter(|_| dressed.number.is_some())
-                                && !path.passes(s, (key, at), &dressed, batch.begin() - start, p.now)
-                            {
-                                batch.abort(start);
-                                waits = true;
-                                continue;
-                            }
-                            peer.seal(batch, start, &dressed, false, p.now);
-                        }
+                        waits |= send(&arrived, s, (key, at), peer, &clocks, batch);
                     }
                     if waits && let Some(path) = &mut peer.outgoing.path {
                         path.set_pace(s.binding.leg, &mut self.pace);
@@ -141,6 +119,30 @@ impl Forwarder {
         }
         false
     }
+}
+
+/// Writes a packet for one subscriber, if it gets it, and seals it; `true`: it has to wait for its time.
+fn send(
+    packet: &Arrived<'_>,
+    s: &mut Subscription,
+    place: (TrackKey, usize),
+    peer: &mut Peer,
+    clocks: &dyn Fn(usize) -> Option<SenderClock>,
+    batch: &mut SendBatch,
+) -> bool {
+    let start = batch.begin();
+    let number = peer.outgoing.number();
+    let Some(dressed) = s.forward(packet, clocks, number, batch.buffer()) else {
+        return false;
+    };
+    if let Some(path) = peer.outgoing.path.as_mut().filter(|_| dressed.number.is_some())
+        && !path.passes(s, place, &dressed, batch.begin() - start, packet.now)
+    {
+        batch.abort(start);
+        return true;
+    }
+    peer.seal(batch, start, &dressed, false, packet.now);
+    false
 }
 
 /// A pending packet with its bytes; `None` where they are gone, which a stream does to itself that sends

@@ -14,10 +14,11 @@ use tokio::sync::{oneshot, watch};
 
 use crate::error::BenchError;
 use crate::front::Sending;
-use crate::link::{Link, Order};
+use crate::link::{Ends, Link, Order};
 use crate::packet::{FRAMES, Header, Shape, Voice, Writer};
+use crate::reception::unwrap;
 use crate::rtcp::{self, Heard, Reception};
-use crate::socket::{self, Inbox};
+use crate::socket::Inbox;
 use crate::transport::{Identity, Input, Transport};
 
 const ROUND: Duration = Duration::from_millis(5);
@@ -76,16 +77,12 @@ impl Members {
 
     /// Another member, which sends on the section called `mid`. `level`: how loud, in -dBov.
     pub(crate) fn add(&mut self, sending: Sending, mid: &str, level: u8) -> Result<Link, BenchError> {
-        let socket = socket::bind()?;
-        let address = socket.local_addr().map_err(BenchError::io("a UDP socket"))?;
-        let transport = Transport::new(&self.identity, address).map_err(BenchError::transport("start"))?;
-        let (report, connected) = watch::channel(false);
-        let link = Link {
-            local: transport.local().clone(),
-            index: self.count,
-            orders: self.orders.clone(),
-            connected,
-        };
+        let (ends, link) = Ends::open(&self.identity, self.count, self.orders.clone())?;
+        let Ends {
+            socket,
+            transport,
+            report,
+        } = ends;
         let first = 0x0CA0_0000 | (self.count as u32) << 4;
         let source = match sending {
             Sending::Voice { ssrc } => Source::Voice(Voice::new(ssrc, mid, level)),
@@ -221,11 +218,6 @@ fn tally(all: &[Member]) -> Tally {
         expected: streams().map(|s| s.highest - s.first + 1).sum(),
         streams: streams().count() as u64,
     }
-}
-
-/// The number nearest to `near` that ends in these bits.
-fn unwrap(near: u64, short: u16) -> u64 {
-    near.wrapping_add_signed(i64::from(short.wrapping_sub(near as u16) as i16))
 }
 
 impl Member {

@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use tokio::sync::watch;
 
 use crate::error::BenchError;
-use crate::link::{Link, Order};
+use crate::link::{Ends, Link, Order};
 use crate::pace::{Mode, Pace};
 use crate::packet::{PACKET, PER_FRAME, Shape, Writer};
 use crate::rtcp::{self, Heard};
@@ -76,17 +76,13 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// Starts it; media is announced on the section called `mid`.
     pub(crate) fn start(identity: &Identity, mid: &str) -> Result<(Publisher, Link), BenchError> {
-        let socket = socket::bind()?;
-        let address = socket.local_addr().map_err(BenchError::io("a UDP socket"))?;
-        let transport = Transport::new(identity, address).map_err(BenchError::transport("start"))?;
         let (orders, inbox) = channel();
-        let (report, connected) = watch::channel(false);
-        let link = Link {
-            local: transport.local().clone(),
-            index: 0,
-            orders,
-            connected,
-        };
+        let (ends, link) = Ends::open(identity, 0, orders)?;
+        let Ends {
+            socket,
+            transport,
+            report,
+        } = ends;
         let control = Arc::new(Control {
             pace: AtomicU8::new(0),
             stop: AtomicBool::new(false),

@@ -30,7 +30,7 @@ pub(crate) struct Stream {
 }
 
 /// The number nearest to `near` that ends in these bits.
-fn unwrap(near: u64, short: u16) -> u64 {
+pub(crate) fn unwrap(near: u64, short: u16) -> u64 {
     let delta = short.wrapping_sub(near as u16) as i16;
     near.wrapping_add_signed(i64::from(delta))
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use crate::error::BenchError;
-use crate::link::{Link, Order};
+use crate::link::{Ends, Link, Order};
 use crate::packet::{self, Header};
 use crate::publisher::Departures;
 use crate::reception::Stream;
@@ -88,16 +88,12 @@ impl Subscribers {
 
     /// Another subscriber.
     pub(crate) fn add(&mut self) -> Result<Link, BenchError> {
-        let socket = socket::bind()?;
-        let address = socket.local_addr().map_err(BenchError::io("a UDP socket"))?;
-        let transport = Transport::new(&self.identity, address).map_err(BenchError::transport("start"))?;
-        let (report, connected) = watch::channel(false);
-        let link = Link {
-            local: transport.local().clone(),
-            index: self.count,
-            orders: self.orders.clone(),
-            connected,
-        };
+        let (ends, link) = Ends::open(&self.identity, self.count, self.orders.clone())?;
+        let Ends {
+            socket,
+            transport,
+            report,
+        } = ends;
         let subscriber = Subscriber {
             sender: 0x5B00_0000 | self.count as u32,
             probe: self.count.is_multiple_of(self.manners.probe_every),
