@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, mock, test } from 'node:test';
-import { Breakouts, type BreakoutsEvents, type BreakoutsOptions } from '../src/breakouts.ts';
+import { Breakouts } from '../src/breakouts.ts';
+import type { BreakoutsEvents, BreakoutsOptions } from '../src/told.ts';
 import { PlenumError } from '../src/error.ts';
 import { FakeRoom, NOW, settle, STATE } from './fake.ts';
 
