@@ -11,6 +11,8 @@ mod breakout_room;
 mod common;
 pub mod docs;
 #[expect(unreachable_pub, reason = "KubeSchema derives a hidden twin of each type")]
+mod media;
+#[expect(unreachable_pub, reason = "KubeSchema derives a hidden twin of each type")]
 mod media_worker_pool;
 #[expect(unreachable_pub, reason = "KubeSchema derives a hidden twin of each type")]
 mod meeting;
@@ -20,15 +22,16 @@ pub mod yaml;
 
 pub use breakout_room::{BreakoutRoom, BreakoutRoomSpec, BreakoutRoomStatus, MeetingRef};
 pub use common::{Assignment, ConditionType, Reason, SecretRef, WorkerPoolRef};
+pub use media::{Audio, Codec, EndToEndEncryption, Media, Speakers};
 pub use media_worker_pool::{
     Advertise, AllowedMeetings, AllowedNamespaces, Buffer, Capacity, Drain, DrainMode, Exposure,
     ExposureType, MediaWorkerPool, MediaWorkerPoolSpec, MediaWorkerPoolStatus, NodeAddressKind,
     UpdateStrategy, WorkerTemplate,
 };
 pub use meeting::{
-    Audio, BreakoutAssignment, BreakoutDecisions, Breakouts, Codec, EndToEndEncryption, Guests, LastSession,
-    Lobby, Media, Meeting, MeetingSpec, MeetingStatus, MoveDecision, Permissions, RolePermissions,
-    RoomDecision, Schedule, SessionDecisions, Source,
+    BreakoutAssignment, BreakoutDecisions, Breakouts, Guests, LastSession, Lobby, Meeting, MeetingSpec,
+    MeetingStatus, MoveDecision, Permissions, RolePermissions, RoomDecision, Schedule, SessionDecisions,
+    Source,
 };
 pub use quantity::{BitRate, Duration, QuantityError};
 pub use schema::{Rule, all, cel_rules};

@@ -66,7 +66,8 @@ fn expect(server: &Server, session: SessionId, cid: &str, sid: &str, audio: Audi
             sid: TrackSid::from(sid),
             kind: MediaKind::Audio,
             codec: String::new(),
-            max_bitrate: 0,
+            simulcast: true,
+            max_bitrate: None,
             audio,
         },
     });
@@ -477,7 +478,7 @@ fn a_large_room_hears_who_speaks() {
     for (name, sid) in names.iter().zip(sids) {
         // Who publishes music doesn't compete.
         let audio = AudioOptions {
-            dtx: *name != "dj",
+            one_of_many: *name != "dj",
             ..AudioOptions::default()
         };
         people.push(publisher(&mut server, name, sid, PLAIN, audio).0);

@@ -519,5 +519,7 @@ fn room_spec(breakout: &BreakoutRoom, meeting: &Meeting, room: &str, title: Stri
             .collect(),
         breakouts: None,
         encryption: Some(room::encryption(&meeting.spec.media.e2ee)),
+        publishing: Some(room::publishing(&meeting.spec.media)),
+        speakers: room::speakers(&meeting.spec.media),
     }
 }

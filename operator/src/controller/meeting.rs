@@ -556,5 +556,7 @@ fn room_spec(meeting: &Meeting, room: &str, epoch: i64, breakouts: Breakouts) ->
             .collect(),
         breakouts: Some(breakouts),
         encryption: Some(room::encryption(&spec.media.e2ee)),
+        publishing: Some(room::publishing(&spec.media)),
+        speakers: room::speakers(&spec.media),
     }
 }

@@ -12,10 +12,11 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::{Selector, SelectorExt as _};
 use kube::{Resource as _, ResourceExt as _};
 use plenum_crds::{
-    AllowedNamespaces, Assignment, EndToEndEncryption, MediaWorkerPool, POOL_LABEL, Reason, WorkerPoolRef,
+    AllowedNamespaces, Assignment, BitRate, EndToEndEncryption, Media, MediaWorkerPool, POOL_LABEL, Reason,
+    WorkerPoolRef,
 };
 use plenum_errors::Code;
-use plenum_worker_api::v1::{Encryption, EndReason, RoomReport, RoomSpec};
+use plenum_worker_api::v1::{Encryption, EndReason, Publishing, RoomReport, RoomSpec, Speakers};
 use tokio::time::Instant;
 
 use super::context::{Again, Context, ReconcileError};
@@ -40,6 +41,24 @@ pub(crate) fn encryption(wanted: &EndToEndEncryption) -> Encryption {
         tracks: wanted.required,
         data: wanted.required_for_data,
     }
+}
+
+/// What workers ask publishers to send: in breakout rooms the same as in the main room.
+pub(crate) fn publishing(media: &Media) -> Publishing {
+    Publishing {
+        simulcast: media.simulcast,
+        red: media.audio.red,
+        dtx: media.audio.dtx,
+        max_bitrate: media.max_bitrate.as_ref().map_or(0, BitRate::bits_per_second),
+    }
+}
+
+/// Whom everybody hears: in breakout rooms as in the main room.
+pub(crate) fn speakers(media: &Media) -> Option<Speakers> {
+    media.audio.speakers.as_ref().map(|choice| Speakers {
+        max: choice.max,
+        from: choice.from,
+    })
 }
 
 /// Why there is no pool for a meeting.

@@ -8,7 +8,10 @@ use plenum_worker_api::v1;
 use prost::Message as _;
 use tonic::Status;
 
-use crate::room::{Encrypted, EndReason, Handover, Identity, Moderation, Reserve, RoomName, RoomSpec};
+use crate::room::{
+    Encrypted, EndReason, Handover, Identity, Moderation, Publishing, Reserve, RoomName, RoomSpec,
+};
+use crate::session::SpeakerPolicy;
 
 fn limit(milliseconds: u64) -> Option<Duration> {
     (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
@@ -34,6 +37,18 @@ pub fn spec(spec: v1::RoomSpec) -> Result<RoomSpec, PublicError> {
         encrypted: spec.encryption.map_or_else(Encrypted::default, |must| Encrypted {
             tracks: must.tracks,
             data: must.data,
+        }),
+        publishing: spec
+            .publishing
+            .map_or_else(Publishing::default, |asked| Publishing {
+                simulcast: asked.simulcast,
+                red: asked.red,
+                dtx: asked.dtx,
+                max_bitrate: (asked.max_bitrate > 0).then_some(asked.max_bitrate),
+            }),
+        speakers: spec.speakers.map(|choice| SpeakerPolicy {
+            speakers: choice.max as usize,
+            from: choice.from as usize,
         }),
     })
 }

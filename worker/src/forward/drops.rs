@@ -17,8 +17,10 @@ pub(crate) enum Drop {
     BadStun,
     /// DTLS that the handshake refused.
     BadDtls,
-    /// RTP or RTCP that cannot be parsed.
+    /// RTP that cannot be parsed.
     BadRtp,
+    /// RTCP whose parts are not as long as they say.
+    BadRtcp,
     /// Before the keys are known.
     NoKeys,
     /// Failed authentication.
@@ -40,7 +42,7 @@ pub(crate) enum Drop {
 }
 
 /// How many reasons there are.
-pub(crate) const REASONS: usize = 14;
+pub(crate) const REASONS: usize = 15;
 
 const ALL: [(Drop, &str); REASONS] = [
     (Drop::NotOurs, "not_ours"),
@@ -48,6 +50,7 @@ const ALL: [(Drop, &str); REASONS] = [
     (Drop::BadStun, "bad_stun"),
     (Drop::BadDtls, "bad_dtls"),
     (Drop::BadRtp, "bad_rtp"),
+    (Drop::BadRtcp, "bad_rtcp"),
     (Drop::NoKeys, "no_keys"),
     (Drop::NotAuthentic, "not_authentic"),
     (Drop::Replayed, "replayed"),

@@ -608,12 +608,12 @@ fn resolve(
     rid: Option<&[u8]>,
     repaired: Option<&[u8]>,
 ) -> Result<Source, Drop> {
-    let by_mid = mid
-        .and_then(|m| std::str::from_utf8(m).ok())
-        .and_then(|m| peer.mids.get(m));
     // Without a MID only a payload type that a single section negotiated can tell.
-    let key = match by_mid {
-        Some(key) => *key,
+    let key = match mid {
+        Some(mid) => {
+            let named = std::str::from_utf8(mid).ok().and_then(|m| peer.mids.get(m));
+            *named.ok_or(Drop::UnknownSource)?
+        }
         None => {
             let mut fits = peer.mids.values().filter(|key| {
                 tracks.get(key.0).and_then(Option::as_ref).is_some_and(|t| {

@@ -171,6 +171,7 @@ impl World {
             codecs,
             repairs: Vec::new(),
             rids,
+            max_bitrate: None,
             ssrcs: Vec::new(),
             nack: false,
             sound: SoundSpec::default(),

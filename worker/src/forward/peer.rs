@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::TrackKey;
-use super::audio::select::Stage;
+use super::audio::select::{SpeakerPolicy, Stage};
 use super::extension::Incoming;
 use super::outgoing::{Departure, Outgoing};
 use super::srtp::Srtp;
@@ -43,6 +43,8 @@ pub(crate) struct Peer {
     pub(crate) srtp: Option<Srtp>,
     /// Whom it hears.
     pub(crate) stage: Stage,
+    /// How that is chosen; `None` as for everybody.
+    pub(crate) speakers: Option<SpeakerPolicy>,
     /// Microphones that it could hear.
     pub(crate) competing: usize,
     pub(crate) outgoing: Outgoing,
@@ -69,6 +71,7 @@ impl Peer {
             route: None,
             srtp: None,
             stage: Stage::default(),
+            speakers: None,
             competing: 0,
             outgoing: Outgoing::default(),
             extensions: Arc::default(),

@@ -53,6 +53,9 @@ impl Forwarder {
             Err(reason) => self.drops.count(reason),
             Ok(len) => {
                 let clear = datagram.get(..len).unwrap_or_default();
+                if !rtcp::well_formed(clear) {
+                    return self.drops.count(Drop::BadRtcp);
+                }
                 for item in rtcp::parse(clear) {
                     self.rtcp_item(leg, item, now, batch);
                 }
@@ -388,6 +391,7 @@ impl Forwarder {
         self.timers.set(next, Job::Report(leg));
         let mut blocks: Vec<ReportBlock> = Vec::new();
         let mut videos = Vec::new();
+        let mut bound: Option<u64> = None;
         for (ssrc, source) in &peer.sources {
             let Source::Media { track, layer } = source else {
                 continue;
@@ -397,6 +401,7 @@ impl Forwarder {
             };
             if track.spec.kind == MediaKind::Video {
                 videos.push(*ssrc);
+                bound = [bound, track.spec.max_bitrate].into_iter().flatten().min();
             }
             if let Some(l) = track.layers.get_mut(*layer) {
                 blocks.extend(l.receiver.report(*ssrc, now));
@@ -407,9 +412,12 @@ impl Forwarder {
             rtcp::receiver_report(&mut self.scratch, peer.feedback_ssrc, part);
             peer.send_rtcp(&self.scratch, batch);
         }
-        if peer.twcc.is_none() && !videos.is_empty() {
+        // Without transport-wide feedback it has nothing else to go by; with it, the bound holds beside
+        // what its own estimator finds.
+        let offered = peer.twcc.is_none().then(|| REMB_BITRATE * videos.len() as u64);
+        let bitrate = [bound, offered].into_iter().flatten().min();
+        if let Some(bitrate) = bitrate.filter(|_| !videos.is_empty()) {
             self.scratch.clear();
-            let bitrate = REMB_BITRATE * videos.len() as u64;
             // Compound, led by a report as RFC 3550 asks.
             rtcp::receiver_report(&mut self.scratch, peer.feedback_ssrc, &[]);
             rtcp::remb(&mut self.scratch, peer.feedback_ssrc, bitrate, &videos);

@@ -34,6 +34,7 @@ fn spec(codec: Codec, rids: &[&str]) -> TrackSpec {
         codecs: vec![(96, codec)],
         repairs: Vec::new(),
         rids: rids.iter().map(|r| (*r).to_owned()).collect(),
+        max_bitrate: None,
         ssrcs: Vec::new(),
         nack: true,
         sound: SoundSpec::default(),

@@ -38,6 +38,32 @@ fn u32_at(data: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
 }
 
+/// Whether the parts of a compound packet fill it, and their lists fit them (RFC 3550, appendix A.2, without
+/// the order that RFC 5506 gave up).
+pub(crate) fn well_formed(mut data: &[u8]) -> bool {
+    while let [b0, kind, hi, lo, ..] = data {
+        let len = (usize::from(u16::from_be_bytes([*hi, *lo])) + 1) * 4;
+        let count = usize::from(b0 & 0x1F);
+        let least = match kind {
+            200 => 28 + count * 24,
+            201 => 8 + count * 24,
+            203 => 4 + count * 4,
+            205 | 206 => 12,
+            _ => 4,
+        };
+        // Padding can only end the whole (section 6.4.1).
+        let padded = b0 & 0x20 != 0;
+        if b0 >> 6 != 2 || len < least || len > data.len() || (padded && len < data.len()) {
+            return false;
+        }
+        data = data.get(len..).unwrap_or_default();
+        if data.is_empty() {
+            return true;
+        }
+    }
+    false
+}
+
 /// Reads a decrypted compound or reduced-size packet.
 pub(crate) fn parse(mut data: &[u8]) -> Vec<Item> {
     let mut items = Vec::new();
@@ -258,6 +284,31 @@ mod tests {
     use super::*;
     use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
     use rtc::shared::marshal::Unmarshal;
+
+    #[test]
+    fn what_is_not_as_long_as_it_says_is_told_apart() {
+        let mut good = Vec::new();
+        receiver_report(&mut good, 1, &[ReportBlock::default(), ReportBlock::default()]);
+        nack(&mut good, 1, 2, &[7, 9, 40]);
+        remb(&mut good, 1, 900_000, &[2]);
+        source_description(&mut good, 1, "name");
+        sender_report(&mut good, 1, 2, 3, 4, 5);
+        assert!(well_formed(&good));
+        for cut in 0..good.len() {
+            let whole = well_formed(&good[..cut]);
+            // Cut between two parts it is another good packet.
+            assert_eq!(whole, [56, 76, 100, 116].contains(&cut), "{cut}");
+        }
+        let with = |at: usize, value: u8| {
+            let mut bad = good.clone();
+            bad[at] = value;
+            well_formed(&bad)
+        };
+        assert!(!with(0, 0x83), "a block more than there is room for");
+        assert!(!with(0, 0x42), "version 1");
+        assert!(!with(0, 0xA2), "padding before the end");
+        assert!(!with(57 + 2, 0xFF), "longer than the packet");
+    }
 
     #[test]
     fn what_is_written_is_read() {

@@ -126,7 +126,7 @@ impl Forwarder {
         }
         let policy = self.speakers;
         for peer in self.peers.iter_mut().flatten() {
-            peer.stage.resize(peer.competing, policy);
+            peer.stage.resize(peer.competing, peer.speakers.unwrap_or(policy));
         }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct TrackSpec {
     pub(crate) repairs: Vec<(u8, u8)>,
     /// RIDs in the sender's order; empty for a track of one layer.
     pub(crate) rids: Vec<String>,
+    /// Bits per second that its publisher may send altogether.
+    pub(crate) max_bitrate: Option<u64>,
     /// SSRCs the description announced: (media, RTX).
     pub(crate) ssrcs: Vec<(u32, Option<u32>)>,
     /// Packets can be asked for again.

@@ -53,7 +53,8 @@ pub(super) fn offer(data: &[u8]) {
             sid: sid.clone(),
             kind,
             codec: String::new(),
-            max_bitrate: 0,
+            simulcast: true,
+            max_bitrate: None,
             audio: AudioOptions::default(),
         };
         engine.command(

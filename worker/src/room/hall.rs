@@ -131,7 +131,7 @@ impl Hall {
                 ));
             }
             if spec.epoch == held {
-                room.update(spec, now);
+                room.update(spec, now, out);
                 room.enforce_encryption(out);
                 return Ok(room.sid.clone());
             }

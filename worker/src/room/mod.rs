@@ -49,7 +49,7 @@ pub use moving::Transfer;
 pub use participant::{Participant, Presence};
 pub use plenum_token::Role;
 pub use reserve::Reserve;
-pub use spec::{Encrypted, EndReason, RoomSpec};
+pub use spec::{Encrypted, EndReason, Publishing, RoomSpec};
 pub use state::{Room, RoomStanding};
 pub use vocabulary::{
     Action, Arrival, DropReason, Goodbye, Notice, Outbox, Output, RequestFailure, Scenario, WantedCodec,

@@ -92,7 +92,7 @@ impl Room {
                     metadata,
                     ..self.spec.clone()
                 };
-                self.update(spec, now);
+                self.update(spec, now, out);
                 Ok(None)
             }
         }

@@ -11,19 +11,21 @@ use plenum_errors::Code;
 
 use super::encryption::refusal;
 use super::limits;
+use super::spec::Publishing;
 use super::state::Room;
 use super::track::{Track, TrackError};
 use super::vocabulary::{Notice, Outbox, RequestFailure};
 use crate::session::api::{Command, ExpectedTrack, MediaKind, SessionId, TrackSid};
 
-pub(super) fn expected(track: &Track, cid: &str) -> ExpectedTrack {
+pub(super) fn expected(track: &Track, cid: &str, wanted: &Publishing) -> ExpectedTrack {
     ExpectedTrack {
         cid: cid.to_owned(),
         sid: Arc::clone(&track.sid),
         kind: track.kind,
         codec: track.codec_of(cid),
-        max_bitrate: 0,
-        audio: track.audio(),
+        simulcast: wanted.simulcast,
+        max_bitrate: wanted.max_bitrate,
+        audio: track.audio(wanted),
     }
 }
 
@@ -66,7 +68,7 @@ impl Room {
             for cid in track.add_codec(request).map_err(invalid)? {
                 out.media(Command::ExpectTrack {
                     session,
-                    track: expected(track, &cid),
+                    track: expected(track, &cid, &self.spec.publishing),
                 });
             }
             let info = Box::new(track.info.clone());
@@ -116,7 +118,7 @@ impl Room {
         for cid in &track.cids {
             out.media(Command::ExpectTrack {
                 session,
-                track: expected(&track, cid),
+                track: expected(&track, cid, &self.spec.publishing),
             });
         }
         if track.info.muted {

@@ -9,6 +9,7 @@ use livekit_protocol::{DisconnectReason, leave_request::Action as LeaveAction};
 use plenum_errors::Code;
 
 use super::ids::RoomName;
+use crate::session::SpeakerPolicy;
 
 /// The settings of a room, from the controller or, in dev mode, from defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,34 @@ pub struct RoomSpec {
     pub codecs: Vec<String>,
     /// What must be encrypted end to end.
     pub encrypted: Encrypted,
+    /// What publishers are asked to send.
+    pub publishing: Publishing,
+    /// Whom everybody hears; `None` = as this worker is set.
+    pub speakers: Option<SpeakerPolicy>,
+}
+
+/// What publishers are asked to send. A track keeps what held when it was announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publishing {
+    /// Several encodings of a picture; otherwise the highest alone.
+    pub simulcast: bool,
+    /// Redundant sound, where the client agrees.
+    pub red: bool,
+    /// Sound that pauses in silence, where the client agrees.
+    pub dtx: bool,
+    /// Bits per second of one participant's tracks; `None` = what its network carries.
+    pub max_bitrate: Option<u64>,
+}
+
+impl Default for Publishing {
+    fn default() -> Self {
+        Self {
+            simulcast: true,
+            red: true,
+            dtx: true,
+            max_bitrate: None,
+        }
+    }
 }
 
 /// What is refused where it is not encrypted end to end.
@@ -64,6 +93,8 @@ impl RoomSpec {
             metadata: String::new(),
             codecs: Vec::new(),
             encrypted: Encrypted::default(),
+            publishing: Publishing::default(),
+            speakers: None,
         }
     }
 

@@ -138,9 +138,17 @@ impl Room {
     }
 
     /// New settings under the same epoch.
-    pub fn update(&mut self, spec: RoomSpec, now: Now) {
+    pub(super) fn update(&mut self, spec: RoomSpec, now: Now, out: &mut Outbox) {
         if self.spec == spec {
             return;
+        }
+        if spec.speakers != self.spec.speakers {
+            let policy = spec.speakers;
+            let hear = |session: &SessionId| Command::Hear {
+                session: *session,
+                policy,
+            };
+            self.participants.keys().map(hear).for_each(|c| out.media(c));
         }
         // A longer time reopens what had run out.
         if spec.max_duration != self.spec.max_duration {
@@ -150,6 +158,14 @@ impl Room {
         self.room_changed = true;
         // Told at the next tick, whatever was told last.
         self.room_told = now.since_start.saturating_sub(Duration::from_secs(3600));
+    }
+
+    /// Tells media whom a session hears.
+    pub(super) fn hears(&self, session: SessionId, out: &mut Outbox) {
+        if self.spec.speakers.is_some() {
+            let policy = self.spec.speakers;
+            out.media(Command::Hear { session, policy });
+        }
     }
 
     /// As clients see it.
@@ -195,6 +211,7 @@ impl Room {
         if participant.offers_once {
             out.media(Command::OffersOnce { session });
         }
+        self.hears(session, out);
         self.started(now);
         self.reserved.consume(&participant.identity);
         self.insert(participant);
@@ -509,13 +526,14 @@ impl Room {
     }
 
     fn publishable_codecs(&self) -> Vec<String> {
-        const ALL: [(&str, &str); 7] = [
+        const ALL: [(&str, &str); 8] = [
             ("opus", "audio/opus"),
             ("red", "audio/red"),
             ("vp8", "video/VP8"),
             ("h264", "video/H264"),
             ("vp9", "video/VP9"),
             ("av1", "video/AV1"),
+            ("h265", "video/H265"),
             ("rtx", "video/rtx"),
         ];
         ALL.iter()

@@ -109,12 +109,13 @@ impl Room {
             codecs: self.spec.codecs.clone(),
             state: Box::new(peer),
         });
+        self.hears(session, out);
         for track in tracks.values() {
             self.publishers.insert(Arc::clone(&track.sid), session);
             for cid in &track.cids {
                 out.media(Command::ExpectTrack {
                     session,
-                    track: expected(track, cid),
+                    track: expected(track, cid, &self.spec.publishing),
                 });
             }
             if track.info.muted {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use livekit_protocol as lk;
 
 use super::limits;
+use super::spec::Publishing;
 use crate::session::api::{AudioOptions, MediaKind, Quality, SessionId, TrackSid};
 
 /// A track, announced or live.
@@ -239,19 +240,24 @@ impl Track {
         best
     }
 
-    /// What was announced of its sound.
-    pub(super) fn audio(&self) -> AudioOptions {
+    /// What was announced of its sound, as far as the room wants it so.
+    pub(super) fn audio(&self, wanted: &Publishing) -> AudioOptions {
         let info = &self.info;
         let has = |feature: lk::AudioTrackFeature| info.audio_features.contains(&(feature as i32));
+        let stereo = has(lk::AudioTrackFeature::TfStereo);
+        let pauses = !has(lk::AudioTrackFeature::TfNoDtx);
+        let microphone = matches!(
+            lk::TrackSource::try_from(info.source),
+            Ok(lk::TrackSource::Microphone | lk::TrackSource::Unknown)
+        );
         AudioOptions {
-            stereo: has(lk::AudioTrackFeature::TfStereo),
-            dtx: !has(lk::AudioTrackFeature::TfNoDtx),
-            red: !info.disable_red,
+            stereo,
+            dtx: pauses && wanted.dtx,
+            red: !info.disable_red && wanted.red,
             encrypted: info.encryption != lk::encryption::Type::None as i32,
-            microphone: matches!(
-                lk::TrackSource::try_from(info.source),
-                Ok(lk::TrackSource::Microphone | lk::TrackSource::Unknown)
-            ),
+            // Music, and what its client doesn't want cut in silence: whoever publishes so wants all of it
+            // heard.
+            one_of_many: microphone && pauses && !stereo,
         }
     }
 

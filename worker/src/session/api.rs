@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use crate::forward::audio::select::SpeakerPolicy;
+
 /// One client's media session. Survives a resume of its signalling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
@@ -77,8 +79,10 @@ pub struct ExpectedTrack {
     pub kind: MediaKind,
     /// What the client wants to send, lower case as in `h264`; empty = whatever it offers first.
     pub codec: String,
-    /// Server-side cap of the bitrate asked for by REMB-like feedback; 0 = none.
-    pub max_bitrate: u64,
+    /// Several encodings may come; otherwise only the highest is taken.
+    pub simulcast: bool,
+    /// Bits per second that its publisher may send of all its tracks, asked for by REMB; `None` = no bound.
+    pub max_bitrate: Option<u64>,
     /// Of sound.
     pub audio: AudioOptions,
 }
@@ -95,7 +99,7 @@ pub struct AudioOptions {
     /// Encrypted end to end: payloads are passed on as they are or not at all.
     pub encrypted: bool,
     /// One of many that may speak, and needn't be heard at all times.
-    pub microphone: bool,
+    pub one_of_many: bool,
 }
 
 impl Default for AudioOptions {
@@ -105,7 +109,7 @@ impl Default for AudioOptions {
             dtx: true,
             red: true,
             encrypted: false,
-            microphone: true,
+            one_of_many: true,
         }
     }
 }
@@ -131,6 +135,11 @@ pub enum Command {
     /// while from now on the end of the session is not told to the client's transport, which another
     /// engine may be using.
     HandOver { session: SessionId },
+    /// Whom it hears where many microphones are on; `None` as the engine is set.
+    Hear {
+        session: SessionId,
+        policy: Option<SpeakerPolicy>,
+    },
     /// Ends it; no event follows.
     Close { session: SessionId },
     /// The session's client makes one offer and can't be asked for another: sections it would receive on

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::api::{
     AudioOptions, Command, Event, ExpectedTrack, Leg, MediaKind, Quality, Reliability, SdpError, SessionId,
-    SessionStatistics, Topology, TrackSid,
+    SessionStatistics, SpeakerPolicy, Topology, TrackSid,
 };
 use super::client::{Client, Wish};
 use super::codecs::Negotiated;
@@ -139,6 +139,7 @@ impl Engine {
                 codecs,
                 state,
             } => self.adopt(session, codecs, *state, now),
+            Command::Hear { session, policy } => self.hear(session, policy),
             Command::HandOver { session } => self.hand_over(session, now),
             Command::Close { session } => self.close(session, now),
             Command::OffersOnce { session } => self.offers_once(session),
@@ -267,6 +268,16 @@ impl Engine {
                 self.by_ufrag.insert(ufrag.clone(), (session, leg));
             }
             peer.names = now;
+        }
+    }
+
+    fn hear(&mut self, session: SessionId, policy: Option<SpeakerPolicy>) {
+        let Some(client) = self.clients.get(&session) else {
+            return;
+        };
+        let leg = client.receiving_ref().key;
+        if let Some(peer) = self.forwarder.peer(leg) {
+            peer.speakers = policy;
         }
     }
 

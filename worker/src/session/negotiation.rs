@@ -86,7 +86,7 @@ impl Engine {
             let mut of_track = expected.iter().filter(|t| t.sid == *sid);
             let named = of_track.clone().find(|t| section.track_ids.contains(&t.cid));
             let track = named.or_else(|| of_track.next())?;
-            Some((track.codec.clone(), track.audio))
+            Some(track.clone())
         };
         client.publisher.negotiate(&offer, &client.codecs, &announced);
         let lost = changes.unbound;
@@ -177,11 +177,8 @@ impl Engine {
                 .iter()
                 .filter_map(|c| Some((c.repair?, c.payload_type)))
                 .collect(),
-            rids: if section.simulcast {
-                section.send_rids.clone()
-            } else {
-                Vec::new()
-            },
+            rids: slot.rids.clone(),
+            max_bitrate: known.and_then(|t| t.max_bitrate),
             ssrcs: announced(section),
             nack: slot.codecs.iter().any(|c| c.feedback.iter().any(|f| f == "nack")),
             sound: sound_of(kind, &slot.codecs, &audio),
@@ -463,13 +460,12 @@ impl Engine {
     }
 }
 
-/// What forwarding needs to know of sound. Neither music nor what an encoder doesn't cut in silence is
-/// chosen among: whoever publishes so wants all of it heard.
+/// What forwarding needs to know of sound.
 fn sound_of(kind: MediaKind, codecs: &[Negotiated], audio: &AudioOptions) -> SoundSpec {
     let red = |c: &Negotiated| Some((c.red?.payload_type, c.payload_type));
     SoundSpec {
         red: codecs.iter().find_map(red).filter(|_| !audio.encrypted),
-        competes: kind == MediaKind::Audio && audio.microphone && audio.dtx && !audio.stereo,
+        competes: kind == MediaKind::Audio && audio.one_of_many,
     }
 }
 

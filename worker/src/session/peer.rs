@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::api::{AudioOptions, MediaKind, TrackSid};
+use super::api::{ExpectedTrack, MediaKind, TrackSid};
 use super::codecs::{Negotiated, offered, prefer, publishing, select, subscribing};
 use super::leg::LegTransport;
 use super::once::Promise;
@@ -15,6 +15,7 @@ use super::sections::{Slot, Table, Use};
 use super::write::{Body, Outgoing, Written, WrittenSection};
 use crate::forward::LegKey;
 use crate::forward::extension::Extension;
+use crate::forward::layers::quality_of;
 use crate::net::Route;
 
 /// Addresses of one leg that passed a check.
@@ -52,8 +53,8 @@ pub(crate) struct Source {
     pub(crate) stereo: bool,
 }
 
-/// What a client said of the track in a section of its offer: codec and sound.
-type Announced<'a> = dyn Fn(&TrackSid, &Section) -> Option<(String, AudioOptions)> + 'a;
+/// What a client said of the track in a section of its offer.
+type Announced<'a> = dyn Fn(&TrackSid, &Section) -> Option<ExpectedTrack> + 'a;
 
 /// A leg.
 #[derive(Debug)]
@@ -108,19 +109,22 @@ impl PeerLeg {
     }
 
     /// Takes codecs and extensions of the offer into the table, after [`Table::offer`].
-    /// `announced` names the codec of a published track, and tells of its sound: clients leave the choice
-    /// among what they offered to the answer.
+    /// `announced` tells what was said of a published track: clients leave the choice among what they
+    /// offered to the answer.
     pub(crate) fn negotiate(&mut self, offer: &Description, allowed: &[String], announced: &Announced<'_>) {
         self.mixed = offer.mixed;
         for (slot, section) in self.table.slots.iter_mut().zip(&offer.sections) {
             let receive = matches!(slot.used, Use::Publishes(_));
             let limit: &[String] = if receive { allowed } else { &[] };
             slot.codecs = select(section, limit, receive);
-            if let Use::Publishes(sid) = &slot.used
-                && let Some((codec, audio)) = announced(sid, section)
-            {
-                prefer(&mut slot.codecs, &codec);
-                publishing(&mut slot.codecs, &audio);
+            slot.rids.clear();
+            if let Use::Publishes(sid) = &slot.used {
+                let track = announced(sid, section);
+                slot.rids = received_rids(section, track.as_ref().is_none_or(|t| t.simulcast));
+                if let Some(track) = track {
+                    prefer(&mut slot.codecs, &track.codec);
+                    publishing(&mut slot.codecs, &track.audio);
+                }
             }
             slot.extensions = section
                 .extensions
@@ -282,14 +286,25 @@ fn answer_body(slot: &Slot, section: &Section, source_of: &dyn Fn(&TrackSid) -> 
             direction: Direction::RecvOnly,
             codecs: one_estimator(&slot.codecs, &slot.extensions),
             extensions: slot.extensions.clone(),
-            rids: if section.simulcast {
-                section.send_rids.clone()
-            } else {
-                Vec::new()
-            },
+            rids: slot.rids.clone(),
             outgoing: None,
         },
     }
+}
+
+/// Which of the offered encodings are taken. Those that an answer leaves out are not sent (RFC 8853,
+/// section 5.3.2).
+fn received_rids(section: &Section, simulcast: bool) -> Vec<String> {
+    let rids = &section.send_rids;
+    if !section.simulcast {
+        return Vec::new();
+    }
+    if simulcast {
+        return rids.clone();
+    }
+    let quality = |(at, rid): &(usize, &String)| quality_of(rid, *at, rids.len());
+    let highest = rids.iter().enumerate().max_by_key(quality);
+    highest.map(|(_, rid)| rid.clone()).into_iter().collect()
 }
 
 /// One estimator is enough: REMB only where transport-wide feedback isn't possible.

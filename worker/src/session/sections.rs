@@ -37,6 +37,8 @@ pub(crate) struct Slot {
     stray: bool,
     pub(crate) codecs: Vec<Negotiated>,
     pub(crate) extensions: Vec<(u8, Extension)>,
+    /// Encodings that are taken of what it publishes; empty: it sends one, without a name.
+    pub(crate) rids: Vec<String>,
     /// Ours while it subscribes: media and RTX.
     pub(crate) ssrcs: (u32, u32),
     /// Answered as sending for good, with these SSRCs, whatever it carries.
@@ -54,6 +56,7 @@ impl Slot {
             stray: false,
             codecs: Vec::new(),
             extensions: Vec::new(),
+            rids: Vec::new(),
             ssrcs: (0, 0),
             promise: None,
         }

@@ -111,7 +111,8 @@ impl Server {
             sid: TrackSid::from(sid),
             kind,
             codec: String::new(),
-            max_bitrate: 0,
+            simulcast: true,
+            max_bitrate: None,
             audio: AudioOptions::default(),
         };
         self.media.send(Command::ExpectTrack { session, track });

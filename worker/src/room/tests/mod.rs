@@ -5,6 +5,7 @@ mod closing;
 mod data;
 mod encryption;
 mod layers;
+mod moderation;
 mod moving;
 mod once;
 mod presence;

@@ -6,8 +6,8 @@ use livekit_protocol as lk;
 use livekit_protocol::request_response::Reason;
 
 use super::{ROOM, Stage, audio, entry, video};
-use crate::room::{Action, Notice, RoomName, RoomSpec, limits};
-use crate::session::api::{Command, Event, Quality, SessionId, TrackSid};
+use crate::room::{Action, Notice, Publishing, RoomName, RoomSpec, limits};
+use crate::session::api::{Command, Event, Quality, SessionId, SpeakerPolicy, TrackSid};
 
 fn subscribed(stage: &Stage, session: SessionId, sid: &TrackSid) -> Option<bool> {
     stage.commands().into_iter().rev().find_map(|c| match c {
@@ -463,4 +463,60 @@ fn a_sync_state_restores_choices() {
             .any(|c| matches!(c, Command::SetLayer { quality: None, sid, .. } if *sid == two))
     );
     assert!(stage.told(bob).is_empty(), "nothing to complain about");
+}
+
+#[test]
+fn publishers_are_asked_for_what_the_meeting_wants() {
+    let mut stage = Stage::with(RoomSpec {
+        publishing: Publishing {
+            simulcast: false,
+            red: false,
+            dtx: false,
+            max_bitrate: Some(1_500_000),
+        },
+        ..RoomSpec::open(RoomName::from(ROOM))
+    });
+    let alice = stage.join("alice");
+    stage.clear();
+    stage.act(alice, Action::AddTrack(Box::new(audio("mic"))));
+    stage.act(alice, Action::AddTrack(Box::new(video("cam"))));
+    let commands = stage.commands();
+    let [
+        Command::ExpectTrack { track: mic, .. },
+        Command::ExpectTrack { track: cam, .. },
+    ] = commands.as_slice()
+    else {
+        panic!("{commands:?}")
+    };
+    assert_eq!((mic.audio.red, mic.audio.dtx), (false, false));
+    assert!(mic.audio.one_of_many, "its client would have paused in silence");
+    assert_eq!((cam.simulcast, cam.max_bitrate), (false, Some(1_500_000)));
+}
+
+#[test]
+fn whom_people_hear_follows_the_meeting() {
+    let choice = |speakers, from| Some(SpeakerPolicy { speakers, from });
+    let spec = |speakers| RoomSpec {
+        speakers,
+        ..RoomSpec::open(RoomName::from(ROOM))
+    };
+    let told = |stage: &Stage| -> Vec<(SessionId, Option<SpeakerPolicy>)> {
+        stage
+            .commands()
+            .into_iter()
+            .filter_map(|c| match c {
+                Command::Hear { session, policy } => Some((*session, *policy)),
+                _ => None,
+            })
+            .collect()
+    };
+    let mut stage = Stage::with(spec(choice(5, 20)));
+    let alice = stage.join("alice");
+    assert_eq!(told(&stage), vec![(alice, choice(5, 20))]);
+    stage.clear();
+    stage.assign(spec(None));
+    assert_eq!(told(&stage), vec![(alice, None)], "also who is there already");
+    stage.clear();
+    stage.join("bob");
+    assert!(told(&stage).is_empty(), "the worker's own choice needs no word");
 }
