@@ -23,7 +23,7 @@ use crate::session::api::{Quality, SessionId, TrackSid};
 /// How often a path is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// A running track that doesn't fit goes on for so long with what it has: estimates have dips.
-const GRACE: Duration = Duration::from_millis(1000);
+const GRACE: Duration = Duration::from_millis(4000);
 /// A new track that doesn't fit is told as paused only after the first probes.
 const FIRST_GRACE: Duration = Duration::from_millis(2000);
 /// A leg that was served and is due still is served again after this.
@@ -194,6 +194,8 @@ impl Forwarder {
             let budget = Budget::of(estimate, reserved.min(estimate / 2));
             allocate(budget, &path.wants, &mut path.choices);
         }
+        let strained = path.congestion.is_strained(now);
+        let full = path.congestion.is_full();
         let all = desired(&path.wants);
         let next = next_step(&path.wants, &path.choices).unwrap_or(all);
         path.congestion
@@ -217,20 +219,23 @@ impl Forwarder {
                 Some(None) => Room::None,
             };
             let lowest = path.layers.get(i).and_then(|l| l.first()).copied();
-            let (changed, told) = s.make_room(room, lowest, now);
+            let (changed, told) = s.make_room(room, lowest, strained, now);
             if let Some(paused) = told {
                 self.stream_states
                     .push((s.binding.session, track.spec.sid.clone(), paused));
             }
+            if changed
+                && track.reselect(*place)
+                && let Some(Some(s)) = track.subscriptions.get(*place)
+                && let Some(layer) = s.target
+            {
+                track.want_key_frame(layer);
+            }
+            // What is too much would only stand before the lower layer's key frame, and be late or lost itself.
+            if full && path.choices.get(i).is_some() && track.cut(*place) {
+                path.congestion.give_up(|w| w.track != *key || w.place != *place);
+            }
             if changed {
-                if track.reselect(*place)
-                    && let Some(Some(Some(layer))) = track
-                        .subscriptions
-                        .get(*place)
-                        .map(|s| s.as_ref().map(|s| s.target))
-                {
-                    track.want_key_frame(layer);
-                }
                 self.look_soon(*key);
             }
         }
@@ -545,7 +550,16 @@ fn want(track: &Track, s: &Subscription) -> (Want, [Quality; MAX_LAYERS]) {
 impl Subscription {
     /// Takes over what there is room for. Whether that changes anything, and what the client is to be
     /// told: that the track pauses, or goes on.
-    fn make_room(&mut self, room: Room, lowest: Option<Quality>, now: Instant) -> (bool, Option<bool>) {
+    ///
+    /// A picture that runs isn't taken away for an estimate alone, which is of what came lately and dips: only
+    /// where the path is `strained` by it.
+    fn make_room(
+        &mut self,
+        room: Room,
+        lowest: Option<Quality>,
+        strained: bool,
+        now: Instant,
+    ) -> (bool, Option<bool>) {
         let before = self.room;
         if room != Room::None {
             self.unfit_since = None;
@@ -553,19 +567,27 @@ impl Subscription {
             let told = std::mem::replace(&mut self.paused, false).then_some(false);
             return (before != room, told);
         }
-        let since = *self.unfit_since.get_or_insert(now);
-        let waited = now.saturating_duration_since(since);
-        let runs = self.current.is_some();
+        let runs = self.target.is_some();
+        if runs && !strained {
+            self.unfit_since = None;
+        }
+        let waited = match self.unfit_since {
+            _ if runs && !strained => Duration::ZERO,
+            since => now.saturating_duration_since(*self.unfit_since.insert(since.unwrap_or(now))),
+        };
         self.room = match lowest {
             Some(lowest) if runs && waited < GRACE => Room::UpTo(lowest),
             _ => Room::None,
         };
-        let patience = if before == Room::None { FIRST_GRACE } else { GRACE };
-        let tell = !self.paused && self.room == Room::None && (runs || waited >= patience);
+        let tell = !self.paused && self.room == Room::None && (runs || waited >= FIRST_GRACE);
         self.paused |= tell;
         (before != self.room, tell.then_some(true))
     }
 }
+
+#[cfg(test)]
+#[path = "paths_world.rs"]
+mod world;
 
 #[cfg(test)]
 #[path = "paths_tests.rs"]

@@ -103,11 +103,17 @@ impl Forwarder {
                 let Some((key, at)) = peer.sending.get(&media).copied() else {
                     return;
                 };
+                let rtt = peer.rtt();
+                let rate = self.path_estimate(leg, now);
                 let Some(track) = self.track(key) else { return };
                 let Some(Some(s)) = track.subscriptions.get_mut(at) else {
                     return;
                 };
                 s.plis += 1;
+                // Another one would only stand in the way of the one that is awaited.
+                if rate.is_some_and(|rate| s.key_frame_is_under_way(rate, rtt, now)) {
+                    return;
+                }
                 if let Some(layer) = s.current.or(s.target) {
                     track.want_key_frame(layer);
                     self.send_key_frame_requests(key.0, now, batch);

@@ -28,6 +28,11 @@ const VIDEO_HISTORY: usize = 512;
 const AUDIO_HISTORY: usize = 64;
 /// A packet is sent again at most so often.
 const MAX_RESENDS: u8 = 3;
+/// What was sent again isn't for so long at most.
+const LONGEST_HOLD: Duration = Duration::from_millis(300);
+/// Bytes on the wire by those of payload, about; and the longest that a key frame is waited for.
+const WIRE: f64 = 1.1;
+const LONGEST_WAY: Duration = Duration::from_millis(2000);
 /// A switch whose sender-report time is further off than this from the arrival time isn't believed.
 const MAX_CLOCK_ERROR: i64 = 3;
 
@@ -145,6 +150,12 @@ pub(crate) struct Subscription {
     /// Packets reach the subscriber. A key frame that came before would be lost, and its decoder wait for
     /// the one after.
     pub(crate) ready: bool,
+    /// The present layer ended before the next has begun.
+    cut: bool,
+    /// Nothing below this number is sent again.
+    floor: u64,
+    /// When the last key frame began, and the bytes before it.
+    key_frame: Option<(Instant, u64)>,
     map: SequenceMap,
     timestamp_offset: u32,
     last_timestamp: u32,
@@ -192,6 +203,9 @@ impl Subscription {
             paused: false,
             priority: 0,
             ready: true,
+            cut: false,
+            floor: 0,
+            key_frame: None,
             map: SequenceMap::new(u64::from(seed & 0x3FFF)),
             timestamp_offset: 0,
             last_timestamp: seed,
@@ -260,7 +274,18 @@ impl Subscription {
     /// Waits for a key frame before anything is forwarded again.
     pub(crate) fn restart(&mut self) {
         self.current = None;
+        self.cut = false;
         self.selector.restart();
+    }
+
+    /// Ends the present layer before the next has begun; `false`: it has ended.
+    pub(crate) fn cut(&mut self) -> bool {
+        self.floor = self.map.next_out();
+        !std::mem::replace(&mut self.cut, true)
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// The layers within the encoding from now on.
@@ -308,6 +333,10 @@ impl Subscription {
         if self.current != Some(p.layer) {
             return None;
         }
+        if self.cut {
+            self.map.pause();
+            return None;
+        }
         let (mut payload_type, _) = self.binding.payloads.get(p.payload_type)?;
         if p.payload.is_empty() {
             // Padding probes this worker's estimator, not the subscriber's.
@@ -334,6 +363,9 @@ impl Subscription {
         let told = self.selector.announcement(&p.layering);
         let dress = self.numbers.dress(&p.layering, p.newest, marker, told);
         if p.newest {
+            if p.starts {
+                self.key_frame = Some((p.now, self.bytes));
+            }
             self.last_timestamp = timestamp;
             self.last_at = Some(p.now);
             self.gaps.packet(p.now);
@@ -441,6 +473,7 @@ impl Subscription {
         self.numbers.switch(&p.layering);
         self.selector.restart();
         self.current = Some(p.layer);
+        self.cut = false;
         // What lies on the way from here is seen when layers are chosen again.
         self.accepted = LayerSet::default();
     }
@@ -490,6 +523,17 @@ impl Subscription {
         wide.is_some()
     }
 
+    /// Whether the last key frame, with what followed it, may still be on its way to a receiver at the end of
+    /// a path of so many bits per second.
+    pub(crate) fn key_frame_is_under_way(&self, rate: u64, rtt: Duration, now: Instant) -> bool {
+        let Some((at, before)) = self.key_frame else {
+            return false;
+        };
+        let bits = (self.bytes - before) as f64 * 8.0 * WIRE;
+        let takes = rtt + Duration::from_secs_f64(bits / rate.max(1) as f64);
+        now.saturating_duration_since(at) < takes.min(LONGEST_WAY)
+    }
+
     /// What a NACK for `out` asks for; `None` if it is unknown, was sent too often or just now.
     pub(crate) fn resend(&mut self, out: u16, rtt: Duration, now: Instant) -> Option<Resend> {
         self.nacks += 1;
@@ -497,13 +541,14 @@ impl Subscription {
         let next = self.map.next_out();
         let before_key = self.before_key;
         let sent = self.history.get(out)?;
-        let hold = (rtt * 2).min(Duration::from_millis(100)).as_millis() as u32;
+        // Who asks again within a round trip can't know yet that the answer was lost too.
+        let hold = (rtt * 3 / 4).min(LONGEST_HOLD).as_millis() as u32;
         if sent.resent >= MAX_RESENDS || (sent.resent > 0 && at.wrapping_sub(sent.at) < hold) {
             return None;
         }
         // The record holds the low half of a number below the next.
         let out = next.checked_sub(u64::from((next as u32).wrapping_sub(sent.out)))?;
-        if out < before_key {
+        if out < before_key || out < self.floor {
             return None;
         }
         sent.resent += 1;

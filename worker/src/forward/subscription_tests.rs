@@ -216,12 +216,12 @@ fn a_resend_is_the_same_packet_at_most_thrice_and_not_at_once() {
         }
         assert!(
             f.sub
-                .resend(number, rtt, now + Duration::from_millis(39))
+                .resend(number, rtt, now + Duration::from_millis(14))
                 .is_none()
         );
         assert!(
             f.sub
-                .resend(number, rtt, now + Duration::from_millis(40))
+                .resend(number, rtt, now + Duration::from_millis(15))
                 .is_some()
         );
         assert!(

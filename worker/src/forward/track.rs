@@ -253,6 +253,8 @@ impl Track {
         sub.target = choose(wanted, &states, sub.target);
         match sub.target {
             None => sub.restart(),
+            // What it would go on with has a hole by now.
+            Some(target) if sub.current == Some(target) && sub.is_cut() => sub.restart(),
             Some(target) => sub.accepted = on_the_way(&states, sub.current, target),
         }
         let fed = sub.current.or(sub.target).and_then(|l| self.layers.get(l));
@@ -261,6 +263,17 @@ impl Track {
             sub.want(layers_wanted(layer, wanted, single, sub.fps));
         }
         sub.waits_for_key_frame()
+    }
+
+    /// Ends what a subscription gets of its layer if a lower one is to follow; whether that is new.
+    pub(crate) fn cut(&mut self, at: usize) -> bool {
+        let quality = |l: usize| self.layers.get(l).map(|l| l.quality);
+        match self.subscriptions.get_mut(at) {
+            Some(Some(s)) if s.target.and_then(quality) < s.current.and_then(quality) => {
+                s.target.is_some() && s.cut()
+            }
+            _ => false,
+        }
     }
 
     /// Notes that a key frame of `layer` is wanted.

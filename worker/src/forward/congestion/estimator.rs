@@ -28,6 +28,8 @@ const MIN_VARIANCE: f64 = 400.0;
 const MAX_VARIANCE: f64 = 2500.0;
 /// A sender that sends less than this share of the estimate isn't the cause of a queue that grows.
 const LIMITED_BY_SOURCE: f64 = 0.65;
+/// Nor one of which at least this share arrives.
+const PASSED: f64 = 0.7;
 /// A queue that stands is answered after this, each time after as much more, and no more than so often.
 const GIVE_WAY: Micros = 1_000_000;
 const GIVE_WAY_TIMES: u8 = 4;
@@ -38,6 +40,10 @@ const SHORT: Micros = 200_000;
 /// Loss that is no sign of congestion, and loss that is (section 6).
 const LOSS_LOW: f64 = 0.02;
 const LOSS_HIGH: f64 = 0.10;
+/// The latter where no queue has grown for so long: radio loses packets without being full, and less sent would
+/// lose as large a share. Full paths without a queue are found here.
+const LOSS_ALONE: f64 = 0.20;
+const QUEUELESS: Micros = 5_000_000;
 /// The loss is looked at over two of these; sooner where it is heavy.
 const LOSS_INTERVAL: Micros = 1_000_000;
 const LOSS_HEAVY: f64 = 0.3;
@@ -75,6 +81,8 @@ pub(crate) struct Estimator {
     rate: f64,
     capacity: Option<Capacity>,
     holding: bool,
+    /// When the queue last grew by what was sent.
+    last_overuse: Option<Micros>,
     last_update: Option<Micros>,
     last_decrease: Option<Micros>,
     given_way: u8,
@@ -107,6 +115,7 @@ impl Estimator {
             rate: START_RATE,
             capacity: None,
             holding: false,
+            last_overuse: None,
             last_update: None,
             last_decrease: None,
             given_way: 0,
@@ -142,10 +151,33 @@ impl Estimator {
     pub(crate) fn calm(&self, now: Micros) -> bool {
         self.detector.usage() != Usage::Over
             && !self.detector.standing()
-            && self.loss.fraction <= LOSS_HIGH
+            && self.loss.fraction <= self.loss_high(now)
             && self
                 .last_decrease
                 .is_none_or(|at| now - at > 2 * self.rtt() + LONG)
+    }
+
+    /// What is sent does not get through: a queue stands, much is lost, or nobody answers.
+    pub(crate) fn strained(&self, now: Micros) -> bool {
+        self.detector.standing()
+            || self.loss.fraction > self.loss_high(now)
+            || self.silent_since.is_some_and(|at| now - at > self.patience())
+    }
+
+    /// A queue stands: whatever is sent now waits behind it.
+    pub(crate) fn full(&self) -> bool {
+        self.detector.standing()
+    }
+
+    /// The loss from which on less is sent.
+    fn loss_high(&self, now: Micros) -> f64 {
+        let queue = self.detector.standing() || self.last_overuse.is_some_and(|at| now - at < QUEUELESS);
+        if queue { LOSS_HIGH } else { LOSS_ALONE }
+    }
+
+    /// How long feedback may stay out.
+    fn patience(&self) -> Micros {
+        SILENCE.max(4 * self.rtt())
     }
 
     /// A packet leaves. One without a number is only counted.
@@ -163,6 +195,9 @@ impl Estimator {
     pub(crate) fn on_received(&mut self, sent: Micros, arrival: Micros, size: usize, late: bool) {
         self.arrived.add(arrival, size);
         self.detector.packet(sent, arrival);
+        if self.before_decrease(sent) {
+            return;
+        }
         self.loss.now.0 += 1;
         if late {
             // Taken back where it was counted.
@@ -175,8 +210,16 @@ impl Estimator {
         }
     }
 
-    pub(crate) fn on_missing(&mut self) {
-        self.loss.now.1 += 1;
+    /// A packet that was sent then didn't come.
+    pub(crate) fn on_missing(&mut self, sent: Micros) {
+        if !self.before_decrease(sent) {
+            self.loss.now.1 += 1;
+        }
+    }
+
+    /// What became of packets that left before there were fewer says nothing of those that leave now.
+    fn before_decrease(&self, sent: Micros) -> bool {
+        self.last_decrease.is_some_and(|at| sent < at)
     }
 
     /// A feedback has been taken in whole. `newest`: when the newest packet it speaks of as come was sent.
@@ -230,7 +273,7 @@ impl Estimator {
             self.loss.fraction = 0.0;
             self.last_sent = None;
         }
-        let limit = SILENCE.max(4 * self.rtt());
+        let limit = self.patience();
         if self.heard() && self.silent_since.is_some_and(|at| now - at > limit) {
             self.rate = (self.estimate() * SILENCE_FACTOR).max(MIN_RATE);
             self.capacity = None;
@@ -246,11 +289,17 @@ impl Estimator {
         match self.detector.usage() {
             _ if probing => {}
             Usage::Over => {
+                self.last_overuse = Some(now);
                 self.decrease(extra, now);
                 self.holding = true;
             }
             // The queue drains: what went before was too much.
             Usage::Under => self.holding = true,
+            // A path that narrows at once: no trend is needed to see that most doesn't get through.
+            Usage::Normal if self.detector.standing() && self.squeezed(extra, now) => {
+                self.last_overuse = Some(now);
+                self.decrease(extra, now);
+            }
             Usage::Normal if self.holding => self.holding = false,
             Usage::Normal if self.detector.standing() => self.give_way(now),
             Usage::Normal => {
@@ -258,6 +307,11 @@ impl Estimator {
                 self.increase(elapsed.min(1.0), extra);
             }
         }
+    }
+
+    fn squeezed(&self, extra: f64, now: Micros) -> bool {
+        let arrived = self.arrived.known(SHORT).map(|r| r + extra);
+        arrived.is_some_and(|arrived| arrived < PASSED * self.sent.rate(now, LONG))
     }
 
     /// A queue stands without growing. Less from here drains it where it is ours; where others fill it,
@@ -307,7 +361,7 @@ impl Estimator {
         }
         let sent = self.sent.rate(now, LONG);
         let mut to = BETA * arrived;
-        if sent < LIMITED_BY_SOURCE * self.rate {
+        if sent < LIMITED_BY_SOURCE * self.rate && arrived > PASSED * sent {
             // Someone else fills the queue. What arrives says nothing of the limit; give way in steps.
             if again {
                 return;
@@ -326,11 +380,17 @@ impl Estimator {
             }
             c.note(arrived);
         }
-        self.last_decrease = Some(now);
+        self.decreased(now);
         self.rate = to.min(self.rate).max(MIN_RATE);
     }
 
+    fn decreased(&mut self, now: Micros) {
+        self.last_decrease = Some(now);
+        (self.loss.before, self.loss.now) = ((0, 0), (0, 0));
+    }
+
     fn control_loss(&mut self, now: Micros) {
+        let high = self.loss_high(now);
         let loss = &mut self.loss;
         let since = *loss.since.get_or_insert(now);
         let fraction = |(r, l): (u32, u32)| f64::from(l) / f64::from((r + l).max(1));
@@ -352,7 +412,7 @@ impl Estimator {
         loss.fraction = p;
         let elapsed = loss.changed.map_or(1.0, |at| (now - at) as f64 / 1e6).min(2.0);
         loss.changed = Some(now);
-        if p > LOSS_HIGH {
+        if p > high {
             let from = loss.bound.map_or(self.rate, |b| b.min(self.rate));
             loss.bound = Some((from * (1.0 - 0.5 * p)).max(MIN_RATE));
             self.last_decrease = Some(now);

@@ -66,6 +66,11 @@ impl Link {
         }
     }
 
+    /// More numbers of the same seed.
+    pub(crate) fn fork(&mut self) -> Random {
+        Random::new(self.random.next())
+    }
+
     /// Time a packet would wait now.
     pub(crate) fn queued(&self, now: Micros) -> Micros {
         (self.free - now as f64).max(0.0) as Micros

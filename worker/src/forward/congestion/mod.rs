@@ -140,9 +140,9 @@ impl<T> Congestion<T> {
                     }
                 }
                 None => {
-                    if self.history.missing(sequence).is_some() {
+                    if let Some(sent) = self.history.missing(sequence) {
                         news = true;
-                        self.estimator.on_missing();
+                        self.estimator.on_missing(sent.at);
                     }
                 }
             }
@@ -170,6 +170,21 @@ impl<T> Congestion<T> {
             return self.estimator.remb().map(|r| r as u64);
         }
         (!self.is_deaf(now)).then(|| self.estimator.estimate() as u64)
+    }
+
+    /// Whether what is sent now is more than gets through, whatever the estimate says of what would be.
+    pub(crate) fn is_strained(&self, now: Instant) -> bool {
+        self.estimator.strained(self.micros(now))
+    }
+
+    /// Whether what is sent now waits in a queue that doesn't get shorter.
+    pub(crate) fn is_full(&self) -> bool {
+        self.estimator.full()
+    }
+
+    /// Gives up what waits and isn't to be kept.
+    pub(crate) fn give_up(&mut self, keep: impl Fn(&T) -> bool) {
+        self.pacer.give_up(keep);
     }
 
     fn is_deaf(&self, now: Instant) -> bool {
@@ -219,7 +234,8 @@ impl<T> Congestion<T> {
         if !raised {
             self.prober.passed_by(now);
         }
-        self.pacer.set_estimate(self.estimator.estimate(), now);
+        let (estimate, full) = (self.estimator.estimate(), self.estimator.full());
+        self.pacer.set_estimate(estimate, full, now);
     }
 
     /// When packets that wait, or a probe, are due.

@@ -1,7 +1,7 @@
 //! When a packet of a subscriber leaves.
 //!
 //! Owns a leaky bucket per path and the queue of what waits for it: not packets, only what finds them
-//! again. Invariants: nothing is dropped here; what waits leaves within [`MAX_DEBT`]; sound never waits;
+//! again. Invariants: nothing is dropped here but on demand; what waits leaves within [`MAX_DEBT`]; sound never waits;
 //! packets sent again go first; a stream's packets leave in the order in which they came; a frame that
 //! fits in the burst leaves in one turn.
 
@@ -11,6 +11,8 @@ use super::Micros;
 
 /// Times the estimate at which the bucket drains. A frame larger than its share must be out before the next.
 const FACTOR: f64 = 1.5;
+/// The same where a queue stands on the path: it is to get shorter, and would drop the end of a large frame.
+const FULL_FACTOR: f64 = 1.0;
 /// What may leave at once, as time at that rate. Frames of a stream that fits do, in one turn.
 const BURST: f64 = 0.040;
 /// Nothing waits longer: the rate rises instead.
@@ -53,9 +55,10 @@ impl<T> Pacer<T> {
         }
     }
 
-    pub(crate) fn set_estimate(&mut self, estimate: f64, now: Micros) {
+    /// `full`: a queue stands.
+    pub(crate) fn set_estimate(&mut self, estimate: f64, full: bool, now: Micros) {
         self.drain(now);
-        self.rate = estimate * FACTOR / 8.0;
+        self.rate = estimate * if full { FULL_FACTOR } else { FACTOR } / 8.0;
     }
 
     /// Whether nothing waits.
@@ -117,6 +120,22 @@ impl<T> Pacer<T> {
             self.waiting = 0;
         }
         Some((kind, what))
+    }
+
+    /// Drops what waits and isn't to be kept.
+    pub(crate) fn give_up(&mut self, keep: impl Fn(&T) -> bool) {
+        for queue in [&mut self.resends, &mut self.media] {
+            queue.retain(|(size, what)| {
+                let keep = keep(what);
+                if !keep {
+                    self.waiting = self.waiting.saturating_sub(usize::from(*size));
+                }
+                keep
+            });
+        }
+        if self.is_empty() {
+            (self.hurry, self.waiting) = (0.0, 0);
+        }
     }
 
     /// Something left, paced or not.

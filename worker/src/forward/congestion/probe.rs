@@ -29,7 +29,7 @@ const UTILISATION: f64 = 0.85;
 /// Time between probes: after a success, and the range of the back-off after failures.
 const MIN_INTERVAL: Micros = 250_000;
 const FIRST_BACKOFF: Micros = 2_000_000;
-const MAX_BACKOFF: Micros = 10_000_000;
+const MAX_BACKOFF: Micros = 5_000_000;
 /// Time to the next where there was nothing to probe with.
 const ABANDONED: Micros = 200_000;
 /// What isn't reported within this is lost.
@@ -54,6 +54,19 @@ struct Cluster {
     arrived_bytes: usize,
     arrived_packets: u32,
     complete: Option<Micros>,
+}
+
+impl Cluster {
+    /// The rate it was to have, or that it had where this machine was too busy to keep to it.
+    fn aim(&self) -> f64 {
+        match self.sent {
+            Some((first, last, size)) if last > first => {
+                let left = self.bytes.saturating_sub(size) as f64 * 8e6 / (last - first) as f64;
+                self.rate.min(left)
+            }
+            _ => self.rate,
+        }
+    }
 }
 
 /// What came of a probe.
@@ -250,7 +263,7 @@ impl Prober {
     fn end(&mut self, outcome: Outcome, c: &Cluster, now: Micros) -> Outcome {
         self.cluster = None;
         match outcome {
-            Outcome::Carried(rate) if rate >= SUCCESS * c.rate => {
+            Outcome::Carried(rate) if rate >= SUCCESS * c.aim() => {
                 self.backoff = 0;
                 // The first ones follow each other; later ones leave room to use what was found.
                 let again = if self.initial < INITIAL.len() {

@@ -268,7 +268,7 @@ fn it_shares_with_others() {
             "{seed}: {}",
             shared.mean()
         );
-        assert!(shared.queue(0.95) < 250_000, "{seed}");
+        assert!(shared.queue(0.95) < 250_000, "{seed}: {}", shared.queue(0.95));
     }
 }
 
