@@ -52,8 +52,8 @@ bench: ## Benchmarks (see docs/benchmarks.md)
 bench-moves: ## How long a move between rooms leaves somebody without a picture (needs make up)
 	@tests/bench/run-moves
 
-bench-media: ## What forwarding a packet costs, beside the limit (see docs/benchmarks.md)
-	@tests/bench/run-media
+bench-media: ## What forwarding a packet costs, beside the limit; ARGS=soak: what one core carries (see docs/benchmarks.md)
+	@tests/bench/run-media $(ARGS)
 
 bench-net: ## The same call through bad networks, with the browser's own figures (see docs/benchmarks.md)
 	@tests/bench/run-net

@@ -45,6 +45,8 @@ pub(crate) enum BenchError {
     Silent { receiving: usize, of: usize },
     #[error("a thread of the load generator ended")]
     GeneratorEnded,
+    #[error("{what} is not given")]
+    Missing { what: &'static str },
     #[error("/proc: {0}")]
     Proc(String),
     #[error("the cipher refused")]

@@ -86,7 +86,7 @@ pub(crate) fn percentile(values: &mut [u64], share: f64) -> Option<u64> {
 }
 
 /// A number as JSON, rounded so that the line can be read; `None` and nonsense are `null`.
-fn number(value: Option<f64>) -> Value {
+pub(crate) fn number(value: Option<f64>) -> Value {
     let Some(value) = value.filter(|v| v.is_finite()) else {
         return Value::Null;
     };
@@ -256,7 +256,7 @@ impl Results {
     }
 
     /// One object: our figures, the limits, the ratios, and each peer under its name.
-    pub(crate) fn json(&self, machine: Value) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let empty = Measured::default();
         let ours = self
             .servers
@@ -284,7 +284,6 @@ impl Results {
             out.insert(name.clone(), Value::Object(measured.json()));
         }
         out.insert("short_of_pace".to_owned(), json!(self.short_of_pace()));
-        out.insert("machine".to_owned(), machine);
         Value::Object(out)
     }
 
@@ -431,7 +430,7 @@ impl Results {
 }
 
 /// Columns, the first to the left and the rest to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |c: usize| {
         rows.iter()
@@ -517,7 +516,7 @@ mod tests {
                 .insert((HEADLINE, mode, way), vec![window(ns, (1, 1))]);
         }
         results.seal.push(190.0);
-        let v = results.json(json!({ "cores": 2 }));
+        let v = results.json();
         let expected = [
             ("/frames10_n100_ns", 2000.0),
             ("/single_n100_ns", 2000.0),
@@ -544,7 +543,7 @@ mod tests {
         assert_eq!(v.get("allocations_per_packet"), Some(&Value::Null));
         assert!(v.get("allocations_per_packet_reason").is_some());
         results.allocations = Some(0.001);
-        let counted = results.json(Value::Null);
+        let counted = results.json();
         assert_eq!(counted.pointer("/allocations_per_packet"), Some(&json!(0.001)));
         assert_eq!(
             counted.pointer("/livekit/allocations_per_packet"),
@@ -576,7 +575,7 @@ mod tests {
             .windows
             .insert((10, Mode::Single), vec![window(9.0, (0, 0))]);
         results.servers.push(("plenum".to_owned(), small));
-        let v = results.json(Value::Null);
+        let v = results.json();
         for name in [
             "frames10_n100_ns",
             "user_ns",

@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::BenchError;
 use crate::pace::{Mode, Pace};
-use crate::packet::{PACKET, PER_FRAME, Shape, TAG, Writer};
+use crate::packet::{FRAMES, PACKET, PER_FRAME, Shape, TAG, Writer};
 use crate::process::Usage;
 use crate::publisher::SSRC;
 use crate::socket::{self, Inbox, Outbox};
@@ -178,11 +178,12 @@ fn send(
         to.len() * (burst / per_buffer) as usize
     ];
     let mut pace = Pace::new(Instant::now());
+    let interval = mode.interval(FRAMES * 1000);
     let open = Instant::now() + WARM;
     let mut start: Option<(Usage, Instant, u64)> = None;
     let mut sent = 0;
     loop {
-        std::thread::sleep(pace.due(mode).saturating_duration_since(Instant::now()));
+        std::thread::sleep(pace.due(interval).saturating_duration_since(Instant::now()));
         let now = Instant::now();
         match &start {
             None if now >= open => {
@@ -227,7 +228,7 @@ fn send(
         }
         outbox.send(&socket, &batch)?;
         sent += burst * to.len() as u64;
-        pace.departed(mode, now);
+        pace.departed(interval, now);
     }
 }
 

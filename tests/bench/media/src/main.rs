@@ -10,13 +10,17 @@
     reason = "progress and failures are for the person who waits"
 )]
 
+mod cores;
+mod counts;
 mod description;
 mod error;
 mod figures;
 mod front;
+mod growth;
 mod limit;
 mod link;
 mod livekit;
+mod load;
 mod meeting;
 mod members;
 mod pace;
@@ -26,7 +30,9 @@ mod publisher;
 mod reception;
 mod rtcp;
 mod server;
+mod soak;
 mod socket;
+mod stretch;
 mod stun;
 mod subscribers;
 mod sweep;
@@ -40,8 +46,8 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::error::BenchError;
-use crate::figures::Results;
 use crate::server::Kind;
+use crate::soak::Soak;
 use crate::sweep::Plan;
 
 /// What forwarding costs: Plenum's worker, other servers, and the limit.
@@ -79,12 +85,39 @@ struct Arguments {
     network: String,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum What {
     /// The limit programs alone
     Limit,
     /// Whole meetings alone: 50 microphones, and 25 cameras in three layers
     Meetings,
+    /// What one core carries, held for some minutes: loss, memory, delay
+    Soak {
+        /// How long
+        #[arg(long, env = "PLENUM_BENCH_MINUTES", default_value_t = 10.0)]
+        minutes: f64,
+        /// How busy the core is kept
+        #[arg(long, default_value_t = 0.9)]
+        share: f64,
+        /// Rooms
+        #[arg(long, default_value_t = 30)]
+        rooms: usize,
+        /// Subscribers of each
+        #[arg(long, default_value_t = 20)]
+        people: usize,
+    },
+    /// How what a packet costs grows with the subscribers of a room
+    Growth {
+        /// Subscribers, one room after the other
+        #[arg(long, value_delimiter = ',', default_values_t = [50, 100, 200, 500, 1000])]
+        people: Vec<usize>,
+    },
+    /// How what a join costs grows with the people who are there
+    Joins {
+        /// Subscribers in the end
+        #[arg(long, default_value_t = 500)]
+        people: usize,
+    },
 }
 
 impl Arguments {
@@ -93,7 +126,7 @@ impl Arguments {
         let livekit = self.livekit.clone().map(Kind::LiveKit);
         let servers = match self.command {
             Some(What::Limit) => Vec::new(),
-            Some(What::Meetings) | None => plenum.into_iter().chain(livekit).collect(),
+            _ => plenum.into_iter().chain(livekit).collect(),
         };
         let rooms = !matches!(self.command, Some(What::Meetings));
         let meetings = !matches!(self.command, Some(What::Limit));
@@ -132,18 +165,24 @@ impl Arguments {
         };
         json!({
             "network": self.network,
-            "cores": std::thread::available_parallelism().map_or(1, usize::from),
+            "cores": cores(),
             "cpu": first("/proc/cpuinfo", "model name"),
             "kernel": first("/proc/version", "Linux version "),
             "load_before": load_before,
-            "load_after": load(),
+            "load_after": load_average(),
             "feedback_ms": self.feedback,
         })
     }
 }
 
+/// The machine's, whichever this process may run on.
+fn cores() -> usize {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.lines().filter(|l| l.starts_with("processor")).count()
+}
+
 /// The one-minute load average.
-fn load() -> Value {
+fn load_average() -> Value {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let first = text.split(' ').next().and_then(|n| n.parse::<f64>().ok());
     first.map_or(Value::Null, |n| json!(n))
@@ -154,31 +193,72 @@ fn note(text: &str) {
     eprintln!("    {text}");
 }
 
-fn measure(arguments: &Arguments) -> Result<Results, BenchError> {
+/// What a person reads, and the JSON object.
+async fn measure(arguments: &Arguments, before: &Value) -> Result<(String, Value), BenchError> {
+    let feedback = (arguments.feedback > 0).then(|| Duration::from_millis(arguments.feedback));
+    let plenum = || {
+        arguments.plenum.clone().ok_or(BenchError::Missing {
+            what: "PLENUM_WORKER_BIN",
+        })
+    };
+    let (text, mut json) = match &arguments.command {
+        Some(What::Soak {
+            minutes,
+            share,
+            rooms,
+            people,
+        }) => {
+            soak::run(&Soak {
+                plenum: plenum()?,
+                rooms: (*rooms).max(1),
+                people: (*people).max(1),
+                share: share.clamp(0.05, 1.0),
+                length: Duration::from_secs_f64((minutes * 60.0).clamp(1.0, 86_400.0)),
+                feedback,
+            })
+            .await?
+        }
+        Some(What::Growth { people }) => {
+            let window = Duration::from_secs(arguments.seconds.max(1));
+            growth::packets(&plenum()?, people, arguments.repeats.max(1), window, feedback).await?
+        }
+        Some(What::Joins { people }) => growth::joins(&plenum()?, *people, feedback).await?,
+        None | Some(What::Limit | What::Meetings) => {
+            let mut results = sweep::run(&arguments.plan()).await?;
+            results.allocations = arguments.allocations;
+            let mut text = results.table();
+            let short = results.short_of_pace();
+            if !short.is_empty() {
+                text += &format!(
+                    "\ntoo busy a machine, or too slow a server, for: {}",
+                    short.join(", ")
+                );
+            }
+            (text, results.json())
+        }
+    };
+    if let Value::Object(fields) = &mut json {
+        fields.insert("machine".to_owned(), arguments.machine(before));
+    }
+    Ok((text, json))
+}
+
+fn run(arguments: &Arguments, before: &Value) -> Result<(String, Value), BenchError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(BenchError::io("the runtime"))?;
-    runtime.block_on(sweep::run(&arguments.plan()))
+    runtime.block_on(measure(arguments, before))
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let before = load();
-    match measure(&arguments) {
-        Ok(mut results) => {
-            results.allocations = arguments.allocations;
-            println!("{}", results.table());
-            println!("network: {}", arguments.network);
-            let short = results.short_of_pace();
-            if !short.is_empty() {
-                println!(
-                    "too busy a machine, or too slow a server, for: {}",
-                    short.join(", ")
-                );
-            }
-            println!("{}", results.json(arguments.machine(&before)));
+    let before = load_average();
+    match run(&arguments, &before) {
+        Ok((text, json)) => {
+            println!("{text}\nnetwork: {}", arguments.network);
+            println!("{json}");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -202,5 +282,7 @@ mod tests {
         assert!(meetings.meetings && meetings.sizes.is_empty());
         let limit = Arguments::parse_from(["x", "limit", "--plenum=w", "--feedback=0"]).plan();
         assert!(limit.servers.is_empty() && limit.feedback.is_none());
+        let soak = Arguments::parse_from(["x", "soak", "--minutes=0.5", "--plenum=w"]);
+        assert!(matches!(soak.command, Some(What::Soak { minutes: 0.5, .. })));
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::packet::{FRAMES, PER_FRAME};
+use crate::packet::PER_FRAME;
 
 /// How the packets of a second are spread over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,13 +28,13 @@ impl Mode {
         }
     }
 
-    /// Between two departures, on average.
-    pub(crate) fn interval(self) -> Duration {
-        let per_second = match self {
-            Mode::Single => FRAMES * PER_FRAME,
-            Mode::Frames => FRAMES,
+    /// Between two departures, on average, at so many thousandths of a frame per second.
+    pub(crate) fn interval(self, millihertz: u64) -> Duration {
+        let departures = match self {
+            Mode::Single => PER_FRAME,
+            Mode::Frames => 1,
         };
-        Duration::from_nanos(1_000_000_000 / per_second)
+        Duration::from_nanos(1_000_000_000_000 / (millihertz * departures).max(1))
     }
 }
 
@@ -58,20 +58,20 @@ impl Pace {
     }
 
     /// When the next departure is due.
-    pub(crate) fn due(&self, mode: Mode) -> Instant {
+    pub(crate) fn due(&self, interval: Duration) -> Instant {
         // 0 to 1/5 of the interval, which is a tenth early or late of a clock a tenth ahead.
         let part = (self.random >> 40) as f64 / (1_u64 << 24) as f64;
-        self.even + mode.interval().mul_f64(part / 5.0)
+        self.even + interval.mul_f64(part / 5.0)
     }
 
     /// One has left.
-    pub(crate) fn departed(&mut self, mode: Mode, now: Instant) {
+    pub(crate) fn departed(&mut self, interval: Duration, now: Instant) {
         // Knuth's linear congruence; its high bits are what is used.
         self.random = self
             .random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        self.even += mode.interval();
+        self.even += interval;
         if now > self.even + HOPELESS {
             self.even = now;
         }
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn both_modes_send_as_many_packets() {
-        let per_second = |mode: Mode, burst: u128| burst * 1_000_000_000 / mode.interval().as_nanos();
+        let per_second = |mode: Mode, burst: u128| burst * 1_000_000_000 / mode.interval(30_000).as_nanos();
         assert_eq!(per_second(Mode::Single, 1), 300);
         assert_eq!(per_second(Mode::Frames, 10), 300);
     }
@@ -94,9 +94,9 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         let (mut early, mut late) = (0, 0);
-        let interval = Mode::Single.interval();
+        let interval = Mode::Single.interval(30_000);
         for i in 0..1000 {
-            let off = pace.due(Mode::Single) - (start + interval * i);
+            let off = pace.due(interval) - (start + interval * i);
             assert!(off <= interval / 5);
             if off < interval / 10 {
                 early += 1
@@ -104,10 +104,10 @@ mod tests {
                 late += 1
             }
             // However late this one was.
-            pace.departed(Mode::Single, start + interval * i + interval / 2);
+            pace.departed(interval, start + interval * i + interval / 2);
         }
         assert!(early > 400 && late > 400, "{early} {late}");
-        pace.departed(Mode::Single, start + Duration::from_secs(60));
-        assert!(pace.due(Mode::Single) >= start + Duration::from_secs(60));
+        pace.departed(interval, start + Duration::from_secs(60));
+        assert!(pace.due(interval) >= start + Duration::from_secs(60));
     }
 }

@@ -14,8 +14,8 @@ pub(crate) const TAG: usize = 16;
 pub(crate) const PER_FRAME: u64 = 10;
 /// Frames per second.
 pub(crate) const FRAMES: u64 = 30;
-/// Of a video clock per frame.
-const TICKS: u64 = 90_000 / FRAMES;
+/// Of a video clock per second.
+const TICKS: u64 = 90_000;
 /// Packets that name their section, as browsers do until they know that it was seen.
 const NAMED: u64 = 100;
 const WIDTH: u16 = 1280;
@@ -66,6 +66,9 @@ pub(crate) struct Writer {
     mid: String,
     /// The number of the next packet.
     next: u64,
+    clock: u32,
+    /// Of the clock, per frame.
+    ticks: u32,
     /// A frame that starts from now on is a key frame.
     key_wanted: bool,
     key: bool,
@@ -79,6 +82,8 @@ impl Writer {
             ssrc,
             mid: mid.to_owned(),
             next: 0,
+            clock: 0,
+            ticks: (TICKS / FRAMES) as u32,
             key_wanted: true,
             key: false,
             keys: 0,
@@ -102,7 +107,12 @@ impl Writer {
 
     /// The clock of the frame under way.
     pub(crate) fn timestamp(&self) -> u32 {
-        (self.next / self.shape.per_frame * TICKS) as u32
+        self.clock
+    }
+
+    /// From the next frame on there are so many thousandths of a frame per second.
+    pub(crate) fn rate(&mut self, millihertz: u64) {
+        self.ticks = (TICKS * 1000 / millihertz.max(1)) as u32;
     }
 
     /// The next packet.
@@ -137,6 +147,9 @@ impl Writer {
         p.resize(self.shape.bytes - 8, 0xA5);
         p.extend_from_slice(&number.to_be_bytes());
         self.next += 1;
+        if last {
+            self.clock = self.clock.wrapping_add(self.ticks);
+        }
         p
     }
 

@@ -3,6 +3,7 @@
 //! Owns the reading of CPU clocks and of /proc. CPU time in all is exact; its split into user and system
 //! is the kernel's estimate, sampled at every tick.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,42 @@ impl Usage {
     }
 }
 
+/// CPU nanoseconds of each thread there is whose name begins so.
+pub(crate) fn threads(pid: u32, name: &str) -> Result<HashMap<PathBuf, u64>, BenchError> {
+    let folder = Path::new("/proc").join(pid.to_string()).join("task");
+    let mut out = HashMap::new();
+    for task in folders(&folder)? {
+        // A thread may end between the listing and the reading.
+        if read(&task.join("comm")).is_ok_and(|comm| comm.starts_with(name))
+            && let Ok(spent) = run_time(&task)
+        {
+            out.insert(task, spent);
+        }
+    }
+    Ok(out)
+}
+
+/// Datagrams that the kernel threw away because a socket's queue was full, by local port.
+pub(crate) fn overflows() -> Result<HashMap<u16, u64>, BenchError> {
+    let text = read(Path::new("/proc/net/udp"))?;
+    Ok(by_port(&text))
+}
+
+fn by_port(udp: &str) -> HashMap<u16, u64> {
+    let mut out = HashMap::new();
+    for line in udp.lines().skip(1) {
+        let mut fields = line.split_ascii_whitespace();
+        let port = fields
+            .nth(1)
+            .and_then(|a| u16::from_str_radix(a.rsplit_once(':')?.1, 16).ok());
+        let drops = fields.last().and_then(|d| d.parse::<u64>().ok());
+        if let (Some(port), Some(drops)) = (port, drops) {
+            *out.entry(port).or_default() += drops;
+        }
+    }
+    out
+}
+
 /// Resident memory in KiB.
 pub(crate) fn resident(pid: u32) -> Result<u64, BenchError> {
     let status = read(&Path::new("/proc").join(pid.to_string()).join("status"))?;
@@ -138,6 +175,16 @@ mod tests {
         assert_eq!(ticks(stat), Some((77, 88)));
         assert_eq!(ticks("12 (a"), None);
         assert_eq!(field("VmRSS:\t  12 kB\n", "VmRSS:"), Some(12));
+    }
+
+    #[test]
+    fn overflows_are_told_by_port() {
+        let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+             7: 0100007F:1F90 00000000:0000 07 00000000:00000000 00:00000000 00000000  0 0 1 2 0 5\n\
+             8: 0100007F:1F90 00000000:0000 07 00000000:00000000 00:00000000 00000000  0 0 1 2 0 6\n";
+        assert_eq!(by_port(text), HashMap::from([(8080, 11)]));
+        assert!(overflows().is_ok());
+        assert!(!threads(std::process::id(), "").unwrap().is_empty());
     }
 
     #[test]

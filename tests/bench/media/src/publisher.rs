@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::error::BenchError;
 use crate::link::{Ends, Link, Order};
 use crate::pace::{Mode, Pace};
-use crate::packet::{PACKET, PER_FRAME, Shape, Writer};
+use crate::packet::{FRAMES, PACKET, PER_FRAME, Shape, Writer};
 use crate::rtcp::{self, Heard};
 use crate::socket::{self, Inbox, Outbox};
 use crate::transport::{Identity, Input, Transport};
@@ -61,6 +61,8 @@ impl Departures {
 struct Control {
     /// 0: silent; 1 and 2: the modes.
     pace: AtomicU8,
+    /// Thousandths of a frame per second.
+    millihertz: AtomicU64,
     stop: AtomicBool,
     sent: AtomicU64,
     asked: AtomicU64,
@@ -74,8 +76,9 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Starts it; media is announced on the section called `mid`.
-    pub(crate) fn start(identity: &Identity, mid: &str) -> Result<(Publisher, Link), BenchError> {
+    /// Starts it; media is announced on the section called `mid`. Frames leave at that `phase` (0 to 1) of
+    /// the clock at which it is told to send.
+    pub(crate) fn start(identity: &Identity, mid: &str, phase: f64) -> Result<(Publisher, Link), BenchError> {
         let (orders, inbox) = channel();
         let (ends, link) = Ends::open(identity, 0, orders)?;
         let Ends {
@@ -85,6 +88,7 @@ impl Publisher {
         } = ends;
         let control = Arc::new(Control {
             pace: AtomicU8::new(0),
+            millihertz: AtomicU64::new(FRAMES * 1000),
             stop: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             asked: AtomicU64::new(0),
@@ -101,6 +105,7 @@ impl Publisher {
                 report,
                 control: ours,
                 departures: times,
+                phase,
                 writer,
                 inbox: Inbox::new(),
                 outbox: Outbox::new(PER_FRAME as usize),
@@ -129,6 +134,13 @@ impl Publisher {
         self.control.pace.store(code, Ordering::Relaxed);
     }
 
+    /// Sends so many thousandths of a frame per second from now on.
+    pub(crate) fn rate(&self, millihertz: u64) {
+        self.control
+            .millihertz
+            .store(millihertz.max(1), Ordering::Relaxed);
+    }
+
     /// Packets sent so far.
     pub(crate) fn sent(&self) -> u64 {
         self.control.sent.load(Ordering::Relaxed)
@@ -153,6 +165,7 @@ struct Run {
     report: watch::Sender<bool>,
     control: Arc<Control>,
     departures: Arc<Departures>,
+    phase: f64,
     writer: Writer,
     inbox: Inbox,
     outbox: Outbox,
@@ -165,11 +178,13 @@ impl Run {
         let mut sealed: Vec<(u64, BytesMut)> = Vec::new();
         while !self.control.stop.load(Ordering::Relaxed) {
             self.serve()?;
+            let millihertz = self.control.millihertz.load(Ordering::Relaxed);
             let mode = match self.control.pace.load(Ordering::Relaxed) {
                 1 => Mode::Single,
                 2 => Mode::Frames,
                 _ => {
-                    pace = Pace::new(Instant::now());
+                    let frame = Mode::Frames.interval(millihertz);
+                    pace = Pace::new(Instant::now() + frame.mul_f64(self.phase));
                     socket::wait(&self.socket, IDLE)?;
                     continue;
                 }
@@ -178,16 +193,18 @@ impl Run {
                 socket::wait(&self.socket, IDLE)?;
                 continue;
             };
+            let interval = mode.interval(millihertz);
             if sealed.is_empty() {
+                self.writer.rate(millihertz);
                 self.seal(mode, &mut sealed)?;
             }
-            let (now, due) = (Instant::now(), pace.due(mode));
+            let (now, due) = (Instant::now(), pace.due(interval));
             if now < due {
                 socket::wait(&self.socket, due - now)?;
                 continue;
             }
             self.depart(server, &mut sealed)?;
-            pace.departed(mode, now);
+            pace.departed(interval, now);
             if now >= next_report {
                 next_report = now + REPORTS;
                 self.sender_report(server)?;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cores::Core;
 use crate::error::BenchError;
 use crate::front::Front;
 use crate::livekit::LiveKit;
@@ -100,12 +101,19 @@ pub(crate) struct Server {
     name: &'static str,
     child: Child,
     log: PathBuf,
+    http: SocketAddr,
+    media: SocketAddr,
     pub(crate) front: Box<dyn Front>,
 }
 
 impl Server {
-    /// Starts one and waits until it answers.
+    /// Starts one and waits until it answers. Its threads may run where the caller's may.
     pub(crate) async fn start(kind: &Kind) -> Result<Server, BenchError> {
+        Self::start_on(kind, None).await
+    }
+
+    /// Starts one on a core of its own.
+    pub(crate) async fn start_on(kind: &Kind, core: Option<Core>) -> Result<Server, BenchError> {
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let media = SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port()?));
         let log = std::env::temp_dir().join(format!(
@@ -116,7 +124,11 @@ impl Server {
         ));
         let out = File::create(&log).map_err(BenchError::io("the server's log"))?;
         let err = out.try_clone().map_err(BenchError::io("the server's log"))?;
-        let child = Command::new(kind.program())
+        let mut command = match core {
+            Some(core) => core.command(kind.program()),
+            None => Command::new(kind.program()),
+        };
+        let child = command
             .args(kind.arguments(http, media)?)
             .stdin(Stdio::null())
             .stdout(out)
@@ -127,6 +139,8 @@ impl Server {
             name: kind.name(),
             child,
             log,
+            http,
+            media,
             front: Box::new(LiveKit {
                 url: format!("ws://{http}"),
                 key: KEY.to_owned(),
@@ -150,6 +164,17 @@ impl Server {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The port of its media.
+    pub(crate) fn port(&self) -> u16 {
+        self.media.port()
+    }
+
+    /// The sum of a counter of its `/metrics` over all series that have this label.
+    pub(crate) fn count(&self, counter: &str, label: &str) -> Result<u64, BenchError> {
+        let text = get(self.http, "/metrics").map_err(BenchError::io("/metrics"))?;
+        Ok(sum(&text, counter, label))
     }
 
     /// An error if the process is gone.
@@ -195,17 +220,41 @@ impl Drop for Server {
     }
 }
 
+fn get(http: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(http)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn healthy(http: SocketAddr, path: &str) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(http)?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    ask().is_ok_and(|text| text.split(' ').nth(1) == Some("200"))
+    get(http, path).is_ok_and(|text| text.split(' ').nth(1) == Some("200"))
+}
+
+fn sum(metrics: &str, counter: &str, label: &str) -> u64 {
+    let series = metrics.lines().filter_map(|line| {
+        let (labels, value) = line.strip_prefix(counter)?.strip_prefix('{')?.rsplit_once('}')?;
+        let value = value.trim().parse::<f64>().ok()?;
+        labels.contains(label).then_some(value as u64)
+    });
+    series.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_summed_over_its_series() {
+        let text = "# HELP a_total of\na_total{direction=\"in\",kind=\"audio\"} 1\n\
+            a_total{direction=\"out\",kind=\"audio\"} 2\na_total{direction=\"out\",kind=\"video\"} 30\n\
+            a_total_more{direction=\"out\"} 500\n";
+        assert_eq!(sum(text, "a_total", "direction=\"out\""), 32);
+        assert_eq!(sum(text, "b_total", ""), 0);
+    }
 }

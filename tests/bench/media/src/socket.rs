@@ -23,6 +23,8 @@ use crate::error::BenchError;
 const BATCH: usize = 16;
 /// Larger than any datagram here.
 const DATAGRAM: usize = 1600;
+/// Larger than anything here that isn't media, and than what is read of media.
+const HEAD: usize = 320;
 /// Long enough for a generator that the scheduler forgot for a while.
 const QUEUE: usize = 1 << 20;
 
@@ -30,8 +32,10 @@ const QUEUE: usize = 1 << 20;
 pub(crate) fn bind() -> Result<UdpSocket, BenchError> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(BenchError::io("a UDP socket"))?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true).map_err(io("SO_TIMESTAMPNS"))?;
-    // Clamped by the kernel where it allows less, which is fine.
-    let _ = setsockopt(&socket, sockopt::RcvBuf, &QUEUE);
+    // Root may have what it asks for; otherwise the kernel clamps it to what it allows, which is fine.
+    if setsockopt(&socket, sockopt::RcvBufForce, &QUEUE).is_err() {
+        let _ = setsockopt(&socket, sockopt::RcvBuf, &QUEUE);
+    }
     Ok(socket)
 }
 
@@ -78,13 +82,25 @@ pub(crate) struct Datagram<'a> {
 pub(crate) struct Inbox {
     headers: MultiHeaders<SockaddrIn>,
     buffer: Vec<u8>,
+    /// Bytes of a datagram that are taken.
+    each: usize,
 }
 
 impl Inbox {
     pub(crate) fn new() -> Inbox {
+        Self::of(DATAGRAM)
+    }
+
+    /// For those who read headers only: the rest of a longer datagram isn't copied.
+    pub(crate) fn of_heads() -> Inbox {
+        Self::of(HEAD)
+    }
+
+    fn of(each: usize) -> Inbox {
         Inbox {
             headers: Self::headers(),
-            buffer: vec![0; BATCH * DATAGRAM],
+            buffer: vec![0; BATCH * each],
+            each,
         }
     }
 
@@ -102,7 +118,7 @@ impl Inbox {
             let mut unstamped = false;
             let mut count = 0;
             {
-                let mut chunks = self.buffer.chunks_mut(DATAGRAM);
+                let mut chunks = self.buffer.chunks_mut(self.each);
                 let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
                     std::array::from_fn(|_| [IoSliceMut::new(chunks.next().unwrap_or_default())]);
                 let received = recvmmsg(
@@ -219,6 +235,21 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(got, packets);
+    }
+
+    #[test]
+    fn a_head_is_the_beginning_of_a_datagram() {
+        let (a, b) = (bind().unwrap(), bind().unwrap());
+        let packets = [vec![1; DATAGRAM], vec![2; 60]];
+        let batch: Vec<(SocketAddrV4, &[u8])> = packets.iter().map(|p| (address(&b), &p[..])).collect();
+        Outbox::new(2).send(&a, &batch).unwrap();
+        let mut got = Vec::new();
+        let mut inbox = Inbox::of_heads();
+        while got.len() < 2 {
+            wait(&b, Duration::from_secs(10)).unwrap();
+            inbox.drain(&b, |d| got.push(d.bytes.to_vec())).unwrap();
+        }
+        assert_eq!(got, [vec![1; HEAD], vec![2; 60]]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Owns a thread with a socket per subscriber. Invariants: sockets are drained by the clock and never
 //! waited for, so that a server is not charged for waking the receiver; most subscribers read no more
-//! than headers; probes, a few, decrypt, and tell how long packets took.
+//! than headers; probes, a few, decrypt some packets, and tell how long those took.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::rtcp::{self, Heard};
 use crate::socket::{self, Inbox};
 use crate::transport::{Identity, Input, Transport};
 
-/// Between two rounds over all sockets.
-const ROUND: Duration = Duration::from_millis(5);
+/// Between two rounds over all sockets of a few hundred subscribers.
+pub(crate) const ROUND: Duration = Duration::from_millis(5);
 /// The same for those that are still connecting.
 const EAGER: Duration = Duration::from_millis(1);
 const REPORTS: Duration = Duration::from_secs(1);
@@ -35,6 +35,8 @@ pub(crate) struct Snapshot {
     pub(crate) other: u64,
     /// Packets of each.
     pub(crate) each: Vec<u64>,
+    /// Its port.
+    pub(crate) ports: Vec<u16>,
     /// Nanoseconds of each packet that a probe saw since the last snapshot.
     pub(crate) delays: Vec<u64>,
 }
@@ -52,6 +54,18 @@ pub(crate) struct Manners {
     pub(crate) feedback: Option<Duration>,
     /// Every so many subscribers one is a probe.
     pub(crate) probe_every: usize,
+    /// Of so many packets a probe decrypts one.
+    pub(crate) sample: u16,
+    /// Between two rounds over all sockets.
+    pub(crate) round: Duration,
+}
+
+impl Manners {
+    /// Each time another place of those that are served one after the other.
+    fn probes(&self, index: usize) -> bool {
+        let every = self.probe_every.max(1);
+        index % every == index / every % every
+    }
 }
 
 /// The thread.
@@ -65,16 +79,12 @@ pub(crate) struct Subscribers {
 }
 
 impl Subscribers {
-    pub(crate) fn start(
-        identity: &Identity,
-        departures: Arc<Departures>,
-        manners: Manners,
-    ) -> Result<Subscribers, BenchError> {
+    pub(crate) fn start(identity: &Identity, manners: Manners) -> Result<Subscribers, BenchError> {
         let (asks, asked) = channel();
         let (orders, ordered) = channel();
         let thread = std::thread::Builder::new()
             .name("subscribers".to_owned())
-            .spawn(move || Run::new(asked, ordered, departures, manners).run())
+            .spawn(move || Run::new(asked, ordered, manners).run())
             .map_err(BenchError::io("a thread"))?;
         Ok(Subscribers {
             asks,
@@ -86,8 +96,8 @@ impl Subscribers {
         })
     }
 
-    /// Another subscriber.
-    pub(crate) fn add(&mut self) -> Result<Link, BenchError> {
+    /// Another subscriber, to what left by this table.
+    pub(crate) fn add(&mut self, departures: &Arc<Departures>) -> Result<Link, BenchError> {
         let (ends, link) = Ends::open(&self.identity, self.count, self.orders.clone())?;
         let Ends {
             socket,
@@ -96,7 +106,12 @@ impl Subscribers {
         } = ends;
         let subscriber = Subscriber {
             sender: 0x5B00_0000 | self.count as u32,
-            probe: self.count.is_multiple_of(self.manners.probe_every),
+            port: socket
+                .local_addr()
+                .map_err(BenchError::io("a UDP socket"))?
+                .port(),
+            probe: self.manners.probes(self.count),
+            departures: Arc::clone(departures),
             socket,
             transport,
             report,
@@ -154,7 +169,9 @@ impl Subscribers {
 
 struct Subscriber {
     sender: u32,
+    port: u16,
     probe: bool,
+    departures: Arc<Departures>,
     socket: UdpSocket,
     transport: Transport,
     report: watch::Sender<bool>,
@@ -166,27 +183,22 @@ struct Subscriber {
 struct Run {
     asks: Receiver<Ask>,
     orders: Receiver<(usize, Order)>,
-    departures: Arc<Departures>,
     manners: Manners,
     all: Vec<Subscriber>,
     inbox: Inbox,
+    heads: Inbox,
     delays: Vec<u64>,
 }
 
 impl Run {
-    fn new(
-        asks: Receiver<Ask>,
-        orders: Receiver<(usize, Order)>,
-        departures: Arc<Departures>,
-        manners: Manners,
-    ) -> Run {
+    fn new(asks: Receiver<Ask>, orders: Receiver<(usize, Order)>, manners: Manners) -> Run {
         Run {
             asks,
             orders,
-            departures,
             manners,
             all: Vec::new(),
             inbox: Inbox::new(),
+            heads: Inbox::of_heads(),
             delays: Vec::new(),
         }
     }
@@ -197,7 +209,7 @@ impl Run {
             let now = Instant::now();
             let full = now >= full_round;
             if full {
-                full_round = (full_round + ROUND).max(now);
+                full_round = (full_round + self.manners.round).max(now);
             }
             // Whoever was ordered about was added before.
             let mut snapshots = Vec::new();
@@ -223,13 +235,9 @@ impl Run {
                 let connected = subscriber.transport.connected();
                 connecting |= !connected;
                 if full || !connected || !snapshots.is_empty() {
-                    subscriber.round(
-                        now,
-                        &mut self.inbox,
-                        &self.departures,
-                        &self.manners,
-                        &mut self.delays,
-                    )?;
+                    let heads = connected && !subscriber.probe;
+                    let inbox = if heads { &mut self.heads } else { &mut self.inbox };
+                    subscriber.round(now, inbox, &self.manners, &mut self.delays)?;
                 }
             }
             for reply in snapshots {
@@ -247,6 +255,7 @@ impl Run {
             expected: sum(Stream::expected),
             other: sum(|s| s.other),
             each: self.all.iter().map(|s| s.stream.received).collect(),
+            ports: self.all.iter().map(|s| s.port).collect(),
             delays: std::mem::take(&mut self.delays),
         }
     }
@@ -257,13 +266,12 @@ impl Subscriber {
         &mut self,
         now: Instant,
         inbox: &mut Inbox,
-        departures: &Departures,
         manners: &Manners,
         delays: &mut Vec<u64>,
     ) -> Result<(), BenchError> {
         let (transport, stream) = (&mut self.transport, &mut self.stream);
         let feedback = manners.feedback.is_some() && transport.feedback();
-        let probe = self.probe;
+        let (probe, departures, sample) = (self.probe, &self.departures, manners.sample.max(1));
         let (mut failed, mut connected) = (None, false);
         inbox.drain(&self.socket, |d| match transport.datagram(d.bytes, d.from, now) {
             Ok(Input::Connected) => connected = true,
@@ -271,7 +279,8 @@ impl Subscriber {
                 let Some(header) = Header::read(d.bytes) else {
                     return;
                 };
-                if stream.packet(&header, d.at, feedback) && probe {
+                let ours = stream.packet(&header, d.at, feedback);
+                if ours && probe && header.sequence.is_multiple_of(sample) {
                     let clear = transport.open_rtp(d.bytes).ok();
                     let left = clear.and_then(|p| departures.get(packet::number(&p)?));
                     delays.extend(left.map(|left| d.at.saturating_sub(left)));

@@ -16,7 +16,7 @@ use crate::pace::Mode;
 use crate::process::{Usage, resident};
 use crate::publisher::{Publisher, SSRC};
 use crate::server::{Kind, Server};
-use crate::subscribers::{Manners, Subscribers};
+use crate::subscribers::{Manners, ROUND, Subscribers};
 use crate::transport::Identity;
 
 const ROOM: &str = "bench";
@@ -120,12 +120,14 @@ async fn room(
     n: usize,
     measured: &mut Measured,
 ) -> Result<(), BenchError> {
-    let (publisher, link) = Publisher::start(identity, &server.front.publisher_mid())?;
+    let (publisher, link) = Publisher::start(identity, &server.front.publisher_mid(), 0.0)?;
     let manners = Manners {
         feedback: plan.feedback,
         probe_every: PROBE_EVERY.min(n),
+        sample: 1,
+        round: ROUND,
     };
-    let mut subscribers = Subscribers::start(identity, publisher.departures.clone(), manners)?;
+    let mut subscribers = Subscribers::start(identity, manners)?;
     let guest = Guest {
         room: ROOM.to_owned(),
         identity: "publisher".to_owned(),
@@ -133,7 +135,7 @@ async fn room(
     };
     let outcome = async {
         let mut seats = vec![server.front.enter(guest, link).await?];
-        let crowd = fill(server, &mut subscribers, n, &mut seats).await?;
+        let crowd = fill(server, &publisher, &mut subscribers, n, &mut seats).await?;
         for mode in Mode::ALL {
             publisher.pace(Some(mode));
             subscribers
@@ -168,6 +170,7 @@ struct Filled {
 /// One after the other.
 async fn fill(
     server: &mut Server,
+    publisher: &Publisher,
     subscribers: &mut Subscribers,
     n: usize,
     seats: &mut Vec<Seat>,
@@ -181,7 +184,7 @@ async fn fill(
             identity: format!("subscriber-{i}"),
             part: Part::Subscriber,
         };
-        let link = subscribers.add()?;
+        let link = subscribers.add(&publisher.departures)?;
         seats.push(server.front.enter(guest, link).await?);
     }
     tokio::time::sleep(SETTLE).await;
