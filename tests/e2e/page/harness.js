@@ -40,6 +40,7 @@ function watch(r) {
   on(RoomEvent.TrackMuted, publication);
   on(RoomEvent.TrackUnmuted, publication);
   on(RoomEvent.ActiveSpeakersChanged, (speakers) => ({ speakers: speakers.map((s) => s.identity) }));
+  on(RoomEvent.TrackStreamStateChanged, (pub, streamState, p) => ({ ...publication(pub, p), streamState }));
   on(RoomEvent.ConnectionQualityChanged, (quality, p) => ({ identity: p.identity, quality }));
   on(RoomEvent.RoomMetadataChanged, (metadata) => ({ metadata }));
   on(RoomEvent.DataReceived, (payload, p, kind, topic) => ({
