@@ -22,6 +22,7 @@ import {
 } from './protocol.ts';
 import { malformed, Requests } from './requests.ts';
 import { hear, type Running, speakInto } from './session.ts';
+import { Crossing, reconnect } from './reconnect.ts';
 import { type MeetingState, Standing } from './standing.ts';
 import type { BreakoutsEvents, BreakoutsOptions, Timer } from './told.ts';
 
@@ -43,7 +44,10 @@ export class Breakouts {
   private readonly standing = new Standing();
   private readonly requests: Requests;
   private readonly listeners: [string, (...args: never[]) => void][];
+  private readonly crossing = new Crossing(() => void this.hello());
   private hellos = 0;
+  /** The connection was made anew because nobody answered, and nobody has answered since. */
+  private revived = false;
   /** Open but for the time from the loss of a connection to the server's next word. */
   private gate: { opened: Promise<void>; open(): void } | null = null;
   private watching = false;
@@ -60,22 +64,30 @@ export class Breakouts {
     const greet = () => void this.hello();
     // Something may be missed from now on: what comes after it waits for what `hello` brings again.
     const hold = () => {
+      // Nothing may be sent now: see `Crossing`.
+      this.hellos += 1;
       this.standing.hold();
       this.gate ??= gate();
     };
     this.listeners = [
       ['connected', greet],
-      ['reconnecting', hold],
+      [
+        'reconnecting',
+        () => {
+          this.crossing.end();
+          hold();
+        },
+      ],
       ['signalReconnecting', hold],
       [
         'reconnected',
         () => {
           // Whoever announced it may be gone; the answer to `hello` shows what came of it.
           if (this.moving) this.moving.lost = true;
-          greet();
+          if (!this.crossing.arrived()) greet();
         },
       ],
-      ['moved', greet],
+      ['moved', () => (room.state === 'connected' ? greet() : this.crossing.begin())],
       ['dataReceived', (...args: Parameters<Breakouts['received']>) => this.received(...args)],
       ['disconnected', () => this.ended()],
       [
@@ -354,6 +366,7 @@ export class Breakouts {
       if (mine !== this.hellos) return;
       const answer = as(state, result);
       if (!answer) throw malformed(`hello: ${state(result) ?? ''}`);
+      this.revived = false;
       this.clock.trip(sent, answer.now, Date.now());
       this.letPass();
       this.restate(answer);
@@ -361,6 +374,13 @@ export class Breakouts {
       if (mine !== this.hellos) return;
       this.standing.release().forEach((entry) => this.tell(entry));
       if (this.room.state === 'disconnected') return;
+      // A data channel that is closed stays so: livekit-client opens no other while the connection lasts.
+      const unsent = error instanceof PlenumError && error.code === 'NotConnected';
+      const hopeless = unsent || attempt >= HELLOS;
+      if (hopeless && this.state.known && !this.revived && this.room.state === 'connected') {
+        this.revived = reconnect(this.room);
+        if (this.revived) return;
+      }
       if (attempt < HELLOS) {
         await new Promise((resolve) => setTimeout(resolve, HELLO_PAUSE_MS));
         if (mine === this.hellos) void this.hello(attempt + 1);
@@ -400,6 +420,7 @@ export class Breakouts {
       return;
     }
     if (typeof message !== 'object' || message === null) return;
+    this.crossing.heard();
     if ('re' in message) return this.requests.answered(message);
     if ('signal' in message) {
       const signal = as(entry, message);
@@ -559,6 +580,8 @@ export class Breakouts {
 
   private ended(): void {
     this.hellos += 1;
+    this.revived = false;
+    this.crossing.end();
     this.requests.abandon('the connection has ended');
     this.letPass();
     this.known = undefined;

@@ -34,6 +34,11 @@ export class FakeRoom extends EventEmitter {
     },
   };
 
+  scenarios: string[] = [];
+  async simulateScenario(scenario: string): Promise<void> {
+    this.scenarios.push(scenario);
+  }
+
   static refusing: Error | null = null;
 
   constructor() {
