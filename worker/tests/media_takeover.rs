@@ -168,6 +168,8 @@ fn takeover(begins: bool) {
     );
     let data = bob.client.data.as_ref().unwrap();
     assert!(data.acknowledged.is_empty(), "nobody opened a channel");
+    let told_to_leave = |r: &Response| matches!(r, Response::Leave(_));
+    assert!(!bob.told.iter().any(told_to_leave), "his channels are alive");
     assert_eq!(cluster.people(&cluster.new), ["carol", "bob"]);
 
     // Where it came from nothing is left, and it can go on for long: Alice is alone and well.
@@ -183,6 +185,32 @@ fn a_client_goes_to_another_worker_with_its_connection() {
 #[test]
 fn data_goes_on_where_the_client_does_not_begin_the_association() {
     takeover(false);
+}
+
+/// Chromium closes a channel on which something is sent while it takes the new worker's answer, and tells
+/// nobody.
+#[test]
+fn a_client_that_lost_its_channel_on_the_way_is_told_to_connect_anew() {
+    for lost in [RELIABLE, LOSSY] {
+        let cluster = Cluster::start();
+        let mut bob = Person::join(&cluster, OLD, "bob", true);
+        let state = bob.hand_over();
+        assert!(cluster.reserve("bob", state));
+        bob.hang_up();
+        bob.resume_elsewhere();
+        bob.client.restart("bob2");
+        let mut channels = Channels::new(true, false);
+        channels.closed.insert(lost);
+        bob.client.data = Some(channels);
+        let id = bob.offer();
+        let answer = bob.answer(id);
+        bob.client.connect(&answer);
+        let leave = bob.response("what to do", |r| match r {
+            Response::Leave(leave) => Some(leave.clone()),
+            _ => None,
+        });
+        assert_eq!(leave.action(), lk::leave_request::Action::Reconnect);
+    }
 }
 
 #[test]

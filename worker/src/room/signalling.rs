@@ -217,6 +217,7 @@ impl Room {
             Event::Connected { leg, .. } => self.connected(session, leg, out),
             Event::HandedOver { state, .. } => self.handed_over(session, state.as_deref(), out),
             Event::DataOpen { .. } => self.data_open(session, out),
+            Event::DataLost { .. } => self.data_lost(session, now, out),
             Event::Disconnected { reason, .. } => self.disconnected(session, &reason, now, out),
             Event::TrackLive {
                 sid,
@@ -301,6 +302,20 @@ impl Room {
             // Some clients close their media before they say Leave, or instead of it.
             (Presence::Here, TransportEnd::Closed) => me.media_closed = Some(now.since_start),
             (Presence::Here, _) => self.send_to_reconnect(session, now, out),
+        }
+    }
+
+    /// It hears and sees, but learns of nothing more.
+    fn data_lost(&mut self, session: SessionId, now: Now, out: &mut Outbox) {
+        let Some(me) = self.participants.get_mut(&session) else {
+            return;
+        };
+        // Who is away starts anew when it comes back.
+        me.media_lost = true;
+        me.data_open = false;
+        if matches!(me.presence, Presence::Here) && !me.offers_once {
+            tracing::info!(identity = %me.identity, "a client lost its data channel and has to connect anew");
+            self.send_to_reconnect(session, now, out);
         }
     }
 

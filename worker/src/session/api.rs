@@ -254,6 +254,9 @@ pub enum Event {
     },
     /// The reliable channel towards the client is open: what is sent from here on arrives.
     DataOpen { session: SessionId },
+    /// A data channel of the client's is gone for good, while its media goes on. Only a new connection
+    /// brings it back.
+    DataLost { session: SessionId },
     /// A leg's transport is gone for good (consent lost, DTLS closed or failed).
     Disconnected {
         session: SessionId,

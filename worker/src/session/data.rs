@@ -1,10 +1,16 @@
 //! Data channels of one leg: SCTP on DTLS (RFC 8831, RFC 8832).
 //!
 //! Owns the association and the channels `_reliable` and `_lossy`, whoever opened them, or had opened
-//! them with another engine: a client does not open such a channel again. Invariants: a message is at most [`MAX_MESSAGE`] bytes; at most [`MAX_CHANNELS`] channels; a lossy message is dropped
-//! rather than queued behind many others, a reliable one is refused when the queue is full.
+//! them with another engine: a client does not open such a channel again. Invariants: a message is at most
+//! [`MAX_MESSAGE`] bytes; at most [`MAX_CHANNELS`] channels; a lossy message is dropped rather than queued
+//! behind many others, a reliable one is refused when the queue is full.
+//!
+//! **A channel that is gone at the client.** Chromium closes a channel for good on which something is sent
+//! while it takes a description with another fingerprint, and tells nobody. So inherited channels are
+//! announced in band as if they were new: a client whose channel is alive takes no notice of a message
+//! that would open its stream again, one whose channel is closed opens another and acknowledges it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +20,7 @@ use rtc::datachannel::message::message_channel_ack::DataChannelAck;
 use rtc::datachannel::message::message_channel_open::{ChannelType, DataChannelOpen};
 use rtc::sctp::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
-    PayloadProtocolIdentifier, ReliabilityType, ServerConfig, StreamEvent, StreamId, TransportConfig,
+    PayloadProtocolIdentifier, ReliabilityType, ServerConfig, Stream, StreamEvent, StreamId, TransportConfig,
 };
 use rtc::shared::TransportProtocol;
 use rtc::shared::marshal::{Marshal, Unmarshal};
@@ -37,13 +43,20 @@ const MAX_LOSSY_QUEUE: usize = 128 * 1024;
 /// that goes on with the old association learns of the new one by our INIT (RFC 9260 section 5.2.2).
 const BEGIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Associations that the client began and has not confirmed: each INIT makes one, and its answer may be
+/// on its way when the next one comes.
+const MAX_BEGUN: usize = 8;
+/// A channel that went while the connection stays is missed after this: who leaves closes channels first,
+/// and some clients put a new one in an old one's place.
+const MISSED_AFTER: Duration = Duration::from_secs(1);
+
 /// What a read brought.
 #[derive(Debug)]
 pub(crate) enum Received {
     Message(Reliability, Bytes),
     /// A channel can be sent on.
     Opened(Reliability),
-    /// The association is gone.
+    /// A channel that the client had is gone for good, and its connection is not.
     Lost,
 }
 
@@ -63,12 +76,17 @@ pub(crate) enum Sent {
 struct Channel {
     reliability: Option<Reliability>,
     open: bool,
+    /// Open with another engine before: acknowledged, it is another one than the client knew.
+    inherited: bool,
 }
 
 /// The association of a leg.
 pub(crate) struct Data {
     endpoint: Endpoint,
-    association: Option<(AssociationHandle, Association)>,
+    /// Those under way; once one is up, it alone.
+    associations: VecDeque<(AssociationHandle, Association)>,
+    /// What is under way was begun by us.
+    ours: bool,
     connected: bool,
     channels: BTreeMap<StreamId, Channel>,
     /// Channels of ours to open, with their stream.
@@ -77,6 +95,9 @@ pub(crate) struct Data {
     inherited: Vec<ChannelState>,
     /// When we begin the association, if the client did not.
     begin_at: Option<Instant>,
+    /// Channels that went, until it has been seen whether others took their place.
+    gone: Vec<Reliability>,
+    missed_at: Option<Instant>,
     readable: BTreeSet<StreamId>,
 }
 
@@ -102,6 +123,30 @@ fn reliability_of(label: &[u8]) -> Option<Reliability> {
         .find(|r| label_of(*r).as_bytes() == label)
 }
 
+/// Sends the OPEN, which goes ordered and reliably (RFC 8832 section 6), and sets how the rest goes.
+fn announce(stream: &mut Stream<'_>, reliability: Reliability, now: Instant) {
+    let (unordered, channel_type, kind) = match reliability {
+        Reliability::Reliable => (false, ChannelType::Reliable, ReliabilityType::Reliable),
+        Reliability::Lossy => (
+            true,
+            ChannelType::PartialReliableRexmitUnordered,
+            ReliabilityType::Rexmit,
+        ),
+    };
+    let open = Message::DataChannelOpen(DataChannelOpen {
+        channel_type,
+        priority: 256,
+        reliability_parameter: 0,
+        label: label_of(reliability).as_bytes().to_vec(),
+        protocol: Vec::new(),
+    });
+    if let Ok(raw) = open.marshal() {
+        let _ = stream.set_reliability_params(false, ReliabilityType::Reliable, 0);
+        let _ = stream.write_with_ppi(now, &raw, PayloadProtocolIdentifier::Dcep);
+    }
+    let _ = stream.set_reliability_params(unordered, kind, 0);
+}
+
 fn transport() -> TransportConfig {
     TransportConfig::default().with_max_message_size(MAX_SENT as u32)
 }
@@ -114,7 +159,7 @@ impl Data {
         let config = Arc::new(EndpointConfig::default());
         let server = (!client).then(|| Arc::new(ServerConfig::new(transport.clone())));
         let mut endpoint = Endpoint::new(PEER, TransportProtocol::UDP, config, server);
-        let association = client
+        let begun = client
             .then(|| endpoint.connect(now, ClientConfig::new(transport), PEER).ok())
             .flatten();
         // The DTLS client uses even stream ids, the server odd ones (RFC 8832 section 6).
@@ -126,14 +171,23 @@ impl Data {
         };
         Data {
             endpoint,
-            association,
+            associations: begun.into_iter().collect(),
+            ours: client,
             connected: false,
             channels: BTreeMap::new(),
             to_open,
             begin_at: (!client && !inherited.is_empty()).then(|| now + BEGIN_AFTER),
             inherited,
+            gone: Vec::new(),
+            missed_at: None,
             readable: BTreeSet::new(),
         }
+    }
+
+    /// The association that is up.
+    fn up(&mut self) -> Option<&mut Association> {
+        let (_, a) = self.associations.front_mut().filter(|_| self.connected)?;
+        Some(a)
     }
 
     /// Channels that a message could go over now.
@@ -151,13 +205,24 @@ impl Data {
     /// Takes one decrypted packet.
     pub(crate) fn read(&mut self, packet: BytesMut, now: Instant) -> Vec<Received> {
         if let Some((handle, event)) = self.endpoint.handle(now, PEER, None, packet.freeze()) {
-            match (event, &mut self.association) {
-                (DatagramEvent::NewAssociation(a), None) => self.association = Some((handle, a)),
-                // Both began at once: the client's counts.
-                (DatagramEvent::NewAssociation(a), Some(_)) if !self.connected => {
-                    self.association = Some((handle, a));
+            match event {
+                DatagramEvent::NewAssociation(_) if self.connected => {}
+                DatagramEvent::NewAssociation(a) => {
+                    // Both began at once: the client's counts.
+                    if std::mem::take(&mut self.ours) {
+                        self.associations.clear();
+                    }
+                    // An INIT that is repeated: the client may yet confirm what the first one was answered.
+                    if self.associations.len() >= MAX_BEGUN {
+                        self.associations.pop_front();
+                    }
+                    self.associations.push_back((handle, a));
                 }
-                (DatagramEvent::AssociationEvent(e), Some((own, a))) if *own == handle => a.handle_event(e),
+                DatagramEvent::AssociationEvent(e) => {
+                    if let Some((_, a)) = self.associations.iter_mut().find(|(own, _)| *own == handle) {
+                        a.handle_event(e);
+                    }
+                }
                 _ => {}
             }
         }
@@ -166,15 +231,16 @@ impl Data {
 
     fn poll(&mut self, now: Instant) -> Vec<Received> {
         let mut received = Vec::new();
-        let mut drained = None;
-        if let Some((handle, a)) = &mut self.association {
+        let (mut up, mut drained, mut gone) = (None, Vec::new(), Vec::new());
+        for (handle, a) in &mut self.associations {
             while let Some(event) = a.poll() {
                 match event {
-                    Event::Connected => self.connected = true,
-                    Event::HandshakeFailed { .. } => received.push(Received::Lost),
-                    Event::AssociationLost { .. } if a.is_closed() => received.push(Received::Lost),
+                    Event::Connected => up = Some(*handle),
+                    Event::HandshakeFailed { .. } => {
+                        gone.extend(self.inherited.iter().map(|c| c.reliability))
+                    }
                     Event::AssociationLost { id, .. } => {
-                        self.channels.remove(&id);
+                        gone.extend(self.channels.remove(&id).and_then(|c| c.reliability));
                     }
                     Event::Stream(StreamEvent::Readable { id }) => {
                         self.readable.insert(id);
@@ -183,17 +249,26 @@ impl Data {
                 }
             }
             while let Some(event) = a.poll_endpoint_event() {
-                drained = Some((*handle, event));
+                drained.push((*handle, event));
             }
         }
-        if let Some((handle, event)) = drained {
+        if let Some(handle) = up {
+            self.connected = true;
+            self.begin_at = None;
+            self.associations.retain(|(own, _)| *own == handle);
+        }
+        for (handle, event) in drained {
             self.endpoint.handle_event(handle, event);
-            self.association = None;
-            received.push(Received::Lost);
+            self.associations.retain(|(own, _)| *own != handle);
+            let channels = std::mem::take(&mut self.channels);
+            gone.extend(channels.into_values().filter_map(|c| c.reliability));
+        }
+        if !gone.is_empty() {
+            self.gone.append(&mut gone);
+            self.missed_at.get_or_insert(now + MISSED_AFTER);
         }
         if self.connected {
-            self.begin_at = None;
-            self.open_inherited(&mut received);
+            self.open_inherited(&mut received, now);
             self.open_ours(now);
             for id in std::mem::take(&mut self.readable) {
                 self.drain(id, now, &mut received);
@@ -202,22 +277,17 @@ impl Data {
         received
     }
 
-    fn open_inherited(&mut self, received: &mut Vec<Received>) {
+    fn open_inherited(&mut self, received: &mut Vec<Received>, now: Instant) {
         for ChannelState { id, reliability } in std::mem::take(&mut self.inherited) {
-            let Some((_, a)) = &mut self.association else {
-                return;
-            };
+            let Some(a) = self.up() else { return };
             // The client may have been the first to use it.
             let _ = a.open_stream(id, PayloadProtocolIdentifier::Binary);
             let Ok(mut stream) = a.stream(id) else { continue };
-            let (unordered, kind) = match reliability {
-                Reliability::Reliable => (false, ReliabilityType::Reliable),
-                Reliability::Lossy => (true, ReliabilityType::Rexmit),
-            };
-            let _ = stream.set_reliability_params(unordered, kind, 0);
+            announce(&mut stream, reliability, now);
             let channel = Channel {
                 reliability: Some(reliability),
                 open: true,
+                inherited: true,
             };
             self.channels.insert(id, channel);
             received.push(Received::Opened(reliability));
@@ -226,44 +296,22 @@ impl Data {
 
     fn open_ours(&mut self, now: Instant) {
         for (id, reliability) in std::mem::take(&mut self.to_open) {
-            let Some((_, a)) = &mut self.association else {
-                return;
-            };
+            let Some(a) = self.up() else { return };
             let Ok(mut stream) = a.open_stream(id, PayloadProtocolIdentifier::Binary) else {
                 continue;
             };
-            let (channel_type, kind) = match reliability {
-                Reliability::Reliable => (ChannelType::Reliable, ReliabilityType::Reliable),
-                Reliability::Lossy => (
-                    ChannelType::PartialReliableRexmitUnordered,
-                    ReliabilityType::Rexmit,
-                ),
+            announce(&mut stream, reliability, now);
+            let channel = Channel {
+                reliability: Some(reliability),
+                open: false,
+                inherited: false,
             };
-            let open = Message::DataChannelOpen(DataChannelOpen {
-                channel_type,
-                priority: 256,
-                reliability_parameter: 0,
-                label: label_of(reliability).as_bytes().to_vec(),
-                protocol: Vec::new(),
-            });
-            // The OPEN itself goes ordered and reliably (RFC 8832 section 6).
-            if let Ok(raw) = open.marshal() {
-                let _ = stream.write_with_ppi(now, &raw, PayloadProtocolIdentifier::Dcep);
-            }
-            let unordered = reliability == Reliability::Lossy;
-            let _ = stream.set_reliability_params(unordered, kind, 0);
-            self.channels.insert(
-                id,
-                Channel {
-                    reliability: Some(reliability),
-                    open: false,
-                },
-            );
+            self.channels.insert(id, channel);
         }
     }
 
     fn drain(&mut self, id: StreamId, now: Instant, received: &mut Vec<Received>) {
-        while let Some((_, a)) = &mut self.association {
+        while let Some(a) = self.up() {
             let Ok(mut stream) = a.stream(id) else { return };
             let Ok(Some(chunks)) = stream.read_sctp() else {
                 return;
@@ -276,13 +324,7 @@ impl Data {
                     Ok(Message::DataChannelOpen(open)) => {
                         received.extend(self.accept(id, &open, now).map(Received::Opened));
                     }
-                    Ok(Message::DataChannelAck(_)) => {
-                        if let Some(c) = self.channels.get_mut(&id)
-                            && !std::mem::replace(&mut c.open, true)
-                        {
-                            received.extend(c.reliability.map(Received::Opened));
-                        }
-                    }
+                    Ok(Message::DataChannelAck(_)) => received.extend(self.acknowledged(id)),
                     _ => {}
                 }
                 continue;
@@ -299,12 +341,22 @@ impl Data {
         }
     }
 
+    /// The client has opened what we announced.
+    fn acknowledged(&mut self, id: StreamId) -> Option<Received> {
+        let channel = self.channels.get_mut(&id)?;
+        let reliability = channel.reliability?;
+        if std::mem::take(&mut channel.inherited) {
+            return Some(Received::Lost);
+        }
+        (!std::mem::replace(&mut channel.open, true)).then_some(Received::Opened(reliability))
+    }
+
     /// The client opened a channel; which, if it is one of the two.
     fn accept(&mut self, id: StreamId, open: &DataChannelOpen, now: Instant) -> Option<Reliability> {
         if self.channels.len() >= MAX_CHANNELS && !self.channels.contains_key(&id) {
             return None;
         }
-        let (_, a) = self.association.as_mut()?;
+        let a = self.up()?;
         let mut stream = a.stream(id).ok()?;
         if let Ok(ack) = Message::DataChannelAck(DataChannelAck {}).marshal() {
             let _ = stream.write_with_ppi(now, &ack, PayloadProtocolIdentifier::Dcep);
@@ -318,6 +370,7 @@ impl Data {
             Channel {
                 reliability,
                 open: true,
+                inherited: false,
             },
         );
         reliability
@@ -336,7 +389,7 @@ impl Data {
         let Some(id) = found.map(|(id, _)| *id).next_back() else {
             return Sent::NoChannel;
         };
-        let Some((_, a)) = &mut self.association else {
+        let Some(a) = self.up() else {
             return Sent::NoChannel;
         };
         let Ok(mut stream) = a.stream(id) else {
@@ -366,38 +419,53 @@ impl Data {
 
     /// The next packets for DTLS.
     pub(crate) fn transmit(&mut self, now: Instant) -> Option<Vec<Bytes>> {
-        let (_, a) = self.association.as_mut()?;
-        match a.poll_transmit(now)?.message {
-            Payload::RawEncode(packets) => Some(packets),
-            _ => None,
-        }
+        self.associations
+            .iter_mut()
+            .find_map(|(_, a)| match a.poll_transmit(now)?.message {
+                Payload::RawEncode(packets) => Some(packets),
+                _ => None,
+            })
     }
 
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        let association = self.association.as_ref().and_then(|(_, a)| a.poll_timeout());
-        [association, self.begin_at].into_iter().flatten().min()
+        let associations = self.associations.iter().filter_map(|(_, a)| a.poll_timeout());
+        let own = [self.begin_at, self.missed_at].into_iter().flatten();
+        associations.chain(own).min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<Received> {
         if self.begin_at.is_some_and(|at| now >= at) {
             self.begin_at = None;
-            if self.association.is_none() {
+            if self.associations.is_empty() {
                 let begun = self.endpoint.connect(now, ClientConfig::new(transport()), PEER);
-                self.association = begun.ok();
+                self.associations.extend(begun.ok());
+                self.ours = true;
             }
         }
-        if let Some((_, a)) = &mut self.association {
+        for (_, a) in &mut self.associations {
             a.handle_timeout(now);
         }
-        self.poll(now)
+        let mut received = self.poll(now);
+        if self.missed_at.is_some_and(|at| now >= at) {
+            self.missed_at = None;
+            let replaced = |r: &Reliability| self.channels.values().any(|c| c.reliability == Some(*r));
+            if !std::mem::take(&mut self.gone).iter().all(replaced) {
+                received.push(Received::Lost);
+            }
+        }
+        received
     }
 
     /// The association's round trip, once measured.
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.association
-            .as_ref()
+        self.associations
+            .front()
             .filter(|_| self.connected)
             .map(|(_, a)| a.rtt())
             .filter(|d| !d.is_zero())
     }
 }
+
+#[cfg(test)]
+#[path = "data_tests.rs"]
+mod tests;

@@ -551,6 +551,9 @@ impl Engine {
                         self.events.push(Event::DataOpen { session });
                     }
                 }
+                // Where another engine has the connection, it is its business.
+                LegEvent::DataLost if client.is_elsewhere(now) => {}
+                LegEvent::DataLost => self.events.push(Event::DataLost { session }),
                 LegEvent::Ended(reason) => {
                     tracing::debug!(%reason, session = session.0, ?leg, "leg ended");
                     self.events.push(Event::Disconnected { session, leg, reason });

@@ -33,6 +33,8 @@ pub(crate) enum LegEvent {
     Message(Reliability, Bytes),
     /// A data channel can be sent on.
     Opened(Reliability),
+    /// A data channel is gone for good.
+    DataLost,
     Ended(TransportEnd),
 }
 
@@ -270,8 +272,7 @@ impl LegTransport {
                     events.push(LegEvent::Message(reliability, payload));
                 }
                 Received::Opened(reliability) => events.push(LegEvent::Opened(reliability)),
-                // Media goes on without data; DTLS tells when the peer is gone.
-                Received::Lost => {}
+                Received::Lost => events.push(LegEvent::DataLost),
             }
         }
     }

@@ -379,6 +379,7 @@ impl Desk {
             | Event::Refused { session, .. }
             | Event::NeedSections { session, .. }
             | Event::DataOpen { session }
+            | Event::DataLost { session }
             | Event::HandedOver { session, .. }
             | Event::Disconnected { session, .. }
             | Event::TrackLive { session, .. }

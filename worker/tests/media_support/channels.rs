@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use rtc::datachannel::message::Message;
+use rtc::datachannel::message::message_channel_ack::DataChannelAck;
 use rtc::datachannel::message::message_channel_open::{ChannelType, DataChannelOpen};
 use rtc::sctp::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
     PayloadProtocolIdentifier as Ppi, ServerConfig, StreamEvent, TransportConfig,
 };
 use rtc::shared::TransportProtocol;
-use rtc::shared::marshal::Marshal;
+use rtc::shared::marshal::{Marshal, Unmarshal};
 
 use super::PEER;
 
@@ -29,6 +30,8 @@ pub struct Channels {
     announces: bool,
     opened: bool,
     readable: BTreeSet<u16>,
+    /// Channels that are closed here, which the other side doesn't know.
+    pub closed: BTreeSet<u16>,
     pub received: Vec<(u16, Vec<u8>)>,
     /// Streams that the other side said something about opening on.
     pub acknowledged: BTreeSet<u16>,
@@ -49,6 +52,7 @@ impl Channels {
             announces,
             opened: false,
             readable: BTreeSet::new(),
+            closed: BTreeSet::new(),
             received: Vec::new(),
             acknowledged: BTreeSet::new(),
         }
@@ -107,11 +111,22 @@ impl Channels {
         for id in std::mem::take(&mut self.readable) {
             let Ok(mut stream) = a.stream(id) else { continue };
             while let Ok(Some(chunks)) = stream.read_sctp() {
-                if chunks.ppi == Ppi::Dcep {
-                    self.acknowledged.insert(id);
-                } else {
-                    self.received
-                        .push((id, chunks.to_payload(100_000).unwrap().to_vec()));
+                let payload = chunks.to_payload(100_000).unwrap().to_vec();
+                if chunks.ppi != Ppi::Dcep {
+                    self.received.push((id, payload));
+                    continue;
+                }
+                match Message::unmarshal(&mut &payload[..]).unwrap() {
+                    // As browsers do: a stream that is in use is not opened again.
+                    Message::DataChannelOpen(_) if !self.closed.contains(&id) => {}
+                    Message::DataChannelOpen(_) => {
+                        let ack = Message::DataChannelAck(DataChannelAck {});
+                        let raw = ack.marshal().unwrap();
+                        stream.write_with_ppi(now, &raw, Ppi::Dcep).unwrap();
+                    }
+                    _ => {
+                        self.acknowledged.insert(id);
+                    }
                 }
             }
         }

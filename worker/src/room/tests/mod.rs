@@ -169,6 +169,7 @@ impl Stage {
             | Event::StreamState { session, .. }
             | Event::Refused { session, .. }
             | Event::DataOpen { session }
+            | Event::DataLost { session }
             | Event::HandedOver { session, .. }
             | Event::Data { session, .. } => *session,
             other => panic!("not scripted: {other:?}"),
