@@ -99,7 +99,10 @@ impl Load {
     /// Every publisher sends so many thousandths of a frame per second from now on; 0: nothing.
     pub(crate) fn send(&self, millihertz: u64) {
         for publisher in &self.publishers {
-            publisher.rate(millihertz);
+            // Whoever is silent keeps its rate: its phase is a part of the interval.
+            if millihertz > 0 {
+                publisher.rate(millihertz);
+            }
             publisher.pace((millihertz > 0).then_some(Mode::Frames));
         }
     }
