@@ -1,6 +1,7 @@
 //! The worker's command line.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plenum_worker::control::dev::{self, DEV_KEY, DEV_SECRET, DevConfig};
 use plenum_worker::control::serve::{self, RunError, ServeConfig};
-use plenum_worker::session::SpeakerPolicy;
+use plenum_worker::session::{MAX_THREADS, SpeakerPolicy};
 use plenum_worker_api::{CONTROL_PORT, MEDIA_PORT, METRICS_PORT};
 
 /// Media worker of Plenum.
@@ -64,6 +65,21 @@ impl From<SpeakerArgs> for SpeakerPolicy {
 }
 
 #[derive(Debug, Args)]
+struct ThreadArgs {
+    /// Threads for media, each with a share of the meetings; default: as many as the process may use cores.
+    /// 0 (what a pod that asks for no CPU is told) = 1.
+    #[arg(long = "media-threads", env = "PLENUM_MEDIA_THREADS")]
+    media_threads: Option<usize>,
+}
+
+impl ThreadArgs {
+    fn count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        self.media_threads.unwrap_or_else(cores).clamp(1, MAX_THREADS)
+    }
+}
+
+#[derive(Debug, Args)]
 struct ServeArgs {
     /// Where controller and gateways call (gRPC, mutual TLS).
     #[arg(long, env = "PLENUM_CONTROL_LISTEN", default_value_t = any(CONTROL_PORT))]
@@ -89,6 +105,8 @@ struct ServeArgs {
     /// Clients beyond this are refused.
     #[arg(long, env = "PLENUM_MAX_SESSIONS", default_value_t = 2_000)]
     max_sessions: usize,
+    #[command(flatten)]
+    threads: ThreadArgs,
     /// Metrics with the room's name as a label, for at most this many rooms. 0 = none.
     #[arg(long, env = "PLENUM_ROOM_METRICS", default_value_t = 0)]
     room_metrics: usize,
@@ -113,6 +131,8 @@ struct DevArgs {
     /// Clients beyond this are refused.
     #[arg(long, env = "PLENUM_MAX_SESSIONS", default_value_t = 2_000)]
     max_sessions: usize,
+    #[command(flatten)]
+    threads: ThreadArgs,
     #[command(flatten)]
     speakers: SpeakerArgs,
     /// API key of tokens.
@@ -152,6 +172,7 @@ async fn run(command: Command) -> Result<(), RunError> {
                 region: args.region,
                 speakers: args.speakers.into(),
                 max_sessions: args.max_sessions,
+                media_threads: args.threads.count(),
                 room_metrics: (args.room_metrics > 0).then_some(args.room_metrics),
                 shutdown_grace: Duration::from_secs(args.shutdown_grace),
             })
@@ -164,6 +185,7 @@ async fn run(command: Command) -> Result<(), RunError> {
                 advertise: args.advertise,
                 speakers: args.speakers.into(),
                 max_sessions: args.max_sessions,
+                media_threads: args.threads.count(),
                 key: args.api_key,
                 secret: args.api_secret,
             })

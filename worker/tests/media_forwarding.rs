@@ -129,6 +129,7 @@ fn audio_is_forwarded_and_its_level_told() {
     // Muted: nothing goes. Unmuted: the numbers run on.
     let last = p.bob.rtp.last().unwrap().header.sequence_number;
     p.server.media.send(Command::Mute {
+        session: p.alice_id,
         sid: TrackSid::from("TR_a"),
         muted: true,
     });
@@ -141,6 +142,7 @@ fn audio_is_forwarded_and_its_level_told() {
     p.bob.pump(60 * MS);
     assert!(p.bob.rtp.is_empty());
     p.server.media.send(Command::Mute {
+        session: p.alice_id,
         sid: TrackSid::from("TR_a"),
         muted: false,
     });

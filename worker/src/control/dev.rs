@@ -38,6 +38,8 @@ pub struct DevConfig {
     pub speakers: SpeakerPolicy,
     /// Sessions beyond which media refuses.
     pub max_sessions: usize,
+    /// See [`MediaConfig::threads`].
+    pub media_threads: usize,
     /// API key and secret.
     pub key: String,
     /// Its secret.
@@ -116,6 +118,8 @@ pub async fn run(config: DevConfig) -> Result<(), RunError> {
         tcp: true,
         max_sessions: config.max_sessions,
         speakers: config.speakers,
+        threads: config.media_threads,
+        ..MediaConfig::default()
     })?;
     let advertise = if config.advertise.is_empty() {
         local_addresses(engine.address.port())

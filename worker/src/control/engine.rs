@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::service::SetAdvertise;
 use crate::session::api::{Command, Event};
-use crate::session::{MediaConfig, MediaError, MediaHandle};
+use crate::session::{MediaConfig, MediaError, MediaHandle, ShardLoad};
 use crate::signal::MediaPort;
 
 impl MediaPort for MediaHandle {
@@ -19,6 +19,10 @@ impl MediaPort for MediaHandle {
 
     fn dropped(&self) -> Vec<(&'static str, u64)> {
         self.drops().read().to_vec()
+    }
+
+    fn loads(&self) -> Vec<ShardLoad> {
+        MediaHandle::loads(self)
     }
 }
 

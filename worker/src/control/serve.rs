@@ -54,6 +54,8 @@ pub struct ServeConfig {
     pub speakers: SpeakerPolicy,
     /// Sessions beyond which media refuses.
     pub max_sessions: usize,
+    /// See [`MediaConfig::threads`].
+    pub media_threads: usize,
     /// Series per room, for that many rooms.
     pub room_metrics: Option<usize>,
     /// How long SIGTERM waits for the rooms to be moved.
@@ -113,6 +115,8 @@ pub async fn run(config: ServeConfig) -> Result<(), RunError> {
         tcp: true,
         max_sessions: config.max_sessions,
         speakers: config.speakers,
+        threads: config.media_threads,
+        ..MediaConfig::default()
     })?;
     let hub_config = HubConfig {
         rooms_on_demand: false,

@@ -1,6 +1,6 @@
 //! Why packets were not forwarded.
 //!
-//! Owns one counter per reason, shared with whoever exports metrics. Invariant: every packet that ends
+//! Owns one counter per reason, of one thread, shared with whoever exports metrics. Invariant: every packet that ends
 //! inside the worker is counted here once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,10 +39,12 @@ pub(crate) enum Drop {
     BadRepair,
     /// The socket was full or the path refused.
     SendFailed,
+    /// For a thread that had too much of it waiting.
+    HandOverFull,
 }
 
 /// How many reasons there are.
-pub(crate) const REASONS: usize = 15;
+pub(crate) const REASONS: usize = 16;
 
 const ALL: [(Drop, &str); REASONS] = [
     (Drop::NotOurs, "not_ours"),
@@ -60,6 +62,7 @@ const ALL: [(Drop, &str); REASONS] = [
     (Drop::BadRed, "bad_red"),
     (Drop::BadRepair, "bad_repair"),
     (Drop::SendFailed, "send_failed"),
+    (Drop::HandOverFull, "hand_over_full"),
 ];
 
 /// The counters.
@@ -73,6 +76,17 @@ impl DropCounters {
         if let Some(c) = self.counts.get(reason as usize) {
             c.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// All of these together.
+    pub(crate) fn sum<'a>(all: impl Iterator<Item = &'a DropCounters>) -> DropCounters {
+        let sum = DropCounters::default();
+        for counters in all {
+            for (to, from) in sum.counts.iter().zip(&counters.counts) {
+                to.fetch_add(from.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        sum
     }
 
     /// Each reason's label and count.
@@ -100,5 +114,7 @@ mod tests {
             d.count(*reason);
         }
         assert!(d.read().iter().all(|(_, n)| *n == 1));
+        let sum = DropCounters::sum([&d, &d].into_iter());
+        assert!(sum.read().iter().all(|(_, n)| *n == 2));
     }
 }

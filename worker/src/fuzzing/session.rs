@@ -9,10 +9,11 @@ use std::time::Instant;
 use crate::forward::drops::DropCounters;
 use crate::net::Route;
 use crate::session::api::{
-    AudioOptions, Command, Event, ExpectedTrack, Leg, MediaKind, SessionId, Topology, TrackSid,
+    AudioOptions, Command, Event, ExpectedTrack, Home, Leg, MediaKind, SessionId, Topology, TrackSid,
 };
 use crate::session::dtls::{Identity, is_client_hello, offers_only_sha1};
 use crate::session::engine::Engine;
+use crate::session::exchange::Place;
 use crate::session::ice::{self, Credentials};
 use crate::session::sdp::parse;
 
@@ -31,7 +32,12 @@ pub(super) fn sdp(data: &[u8]) {
 /// Offers of one client, each behind a zero byte, through the whole negotiation: each gets one reply.
 pub(super) fn offer(data: &[u8]) {
     let now = Instant::now();
-    let mut engine = Engine::new(IDENTITY.clone(), 10, Arc::new(DropCounters::default()), now);
+    let mut engine = Engine::new(
+        IDENTITY.clone(),
+        Place::alone(),
+        Arc::new(DropCounters::default()),
+        now,
+    );
     let address = SocketAddr::from(([127, 0, 0, 1], 7));
     engine.set_candidates(vec![address], vec![address]);
     let (publisher, viewer) = (SessionId(1), SessionId(2));
@@ -40,6 +46,7 @@ pub(super) fn offer(data: &[u8]) {
         engine.command(
             Command::Open {
                 session,
+                home: Home::from("fuzz"),
                 topology,
                 codecs,
             },
@@ -123,7 +130,12 @@ pub(super) fn stun(data: &[u8]) {
     let answered = ice::read(data).and_then(|r| r.answer(&ours, address, &IDENTITY.provider));
     assert!(answered.is_err(), "not made with the password");
     let now = Instant::now();
-    let mut engine = Engine::new(IDENTITY.clone(), 1, Arc::new(DropCounters::default()), now);
+    let mut engine = Engine::new(
+        IDENTITY.clone(),
+        Place::alone(),
+        Arc::new(DropCounters::default()),
+        now,
+    );
     engine.datagram(Route::Udp(address), &mut data.to_vec(), now);
     assert!(engine.batch.is_empty());
 }

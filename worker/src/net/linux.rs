@@ -17,6 +17,8 @@ use std::os::fd::AsRawFd;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::steering::Instruction;
+
 /// Datagrams per receiving call.
 pub(super) const INBOX: usize = 64;
 /// Messages per sending call.
@@ -282,6 +284,39 @@ pub(super) fn segments(socket: &UdpSocket) -> bool {
         )
     };
     done == 0
+}
+
+/// Asks `program` from now on which of the sockets on one port a datagram is for.
+pub(super) fn attach_steering(socket: &std::net::UdpSocket, program: &[Instruction]) -> io::Result<()> {
+    let mut filters: Vec<libc::sock_filter> = program
+        .iter()
+        .map(|i| libc::sock_filter {
+            code: i.code,
+            jt: i.yes,
+            jf: i.no,
+            k: i.value,
+        })
+        .collect();
+    let whole = libc::sock_fprog {
+        len: u16::try_from(filters.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: filters.as_mut_ptr(),
+    };
+    // SAFETY: the option is a `sock_fprog`, whose pointer leads to as many instructions as it says; the
+    // kernel copies and checks them before the call returns.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            std::ptr::from_ref(&whole).cast(),
+            size(&whole),
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod batch;
 mod linux;
 #[cfg(any(test, not(target_os = "linux")))]
 mod portable;
+pub(crate) mod steering;
 pub(crate) mod tcp;
 
 use std::io;
@@ -52,12 +53,83 @@ impl Route {
     }
 }
 
+/// One of the sockets that share the media port, and whoever serves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct Shard(u8);
+
+impl Shard {
+    /// The most there may be.
+    pub(crate) const MOST: usize = 64;
+
+    /// `None`: beyond what there may be.
+    pub(crate) fn new(index: usize) -> Option<Shard> {
+        let index = u8::try_from(index).ok()?;
+        (usize::from(index) < Self::MOST).then_some(Shard(index))
+    }
+
+    /// The first so many.
+    pub(crate) fn all(count: usize) -> impl Iterator<Item = Shard> {
+        (0..count).filter_map(Shard::new)
+    }
+
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// Queues of the media socket: a burst of key frames to everybody must fit. The kernel clamps it to
 /// `net.core.rmem_max` and `wmem_max`.
 const QUEUE: usize = 8 * 1024 * 1024;
 
-/// A non-blocking socket with long queues.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+/// Non-blocking sockets with long queues that share an address, at most `count`, at least one. The first
+/// takes the address for itself before it shares it: a port that anybody else has is not to be had.
+pub(crate) fn bind_shared(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::UdpSocket>> {
+    let first = open(address)?;
+    if let Some(granted) = shortfall(&first, QUEUE) {
+        tracing::warn!(
+            asked = QUEUE,
+            granted,
+            "the media port's receive queue is shorter than asked: bursts may be lost; raise the sysctl net.core.rmem_max of the node"
+        );
+    }
+    first.bind(&address.into())?;
+    let mut sockets: Vec<std::net::UdpSocket> = vec![first.into()];
+    if count > 1 {
+        match join(&sockets, count - 1) {
+            Ok(more) => sockets.extend(more),
+            Err(error) => {
+                tracing::warn!(%error, "the media port cannot be shared: one thread serves all of it");
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+/// So many more sockets on the address of the first.
+#[cfg(target_os = "linux")]
+fn join(first: &[std::net::UdpSocket], count: usize) -> io::Result<Vec<std::net::UdpSocket>> {
+    let Some(first) = first.first() else {
+        return Ok(Vec::new());
+    };
+    let address = first.local_addr()?;
+    socket2::SockRef::from(first).set_reuse_port(true)?;
+    (0..count)
+        .map(|_| {
+            let socket = open(address)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+            Ok(socket.into())
+        })
+        .collect()
+}
+
+/// Elsewhere a shared port gives everything to one of its sockets.
+#[cfg(not(target_os = "linux"))]
+fn join(_: &[std::net::UdpSocket], _: usize) -> io::Result<Vec<std::net::UdpSocket>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
     let domain = if address.is_ipv4() {
         Domain::IPV4
     } else {
@@ -71,16 +143,8 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     // Short queues still work, only worse.
     let _ = socket.set_recv_buffer_size(QUEUE);
     let _ = socket.set_send_buffer_size(QUEUE);
-    if let Some(granted) = shortfall(&socket, QUEUE) {
-        tracing::warn!(
-            asked = QUEUE,
-            granted,
-            "the media port's receive queue is shorter than asked: bursts may be lost; raise the sysctl net.core.rmem_max of the node"
-        );
-    }
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Bytes of the receive queue, where they are fewer than asked for.
@@ -265,7 +329,9 @@ mod tests {
     use super::*;
 
     fn port() -> (UdpPort, SocketAddr) {
-        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let socket = bind_shared(SocketAddr::from(([127, 0, 0, 1], 0)), 1)
+            .unwrap()
+            .remove(0);
         let at = socket.local_addr().unwrap();
         (UdpPort::new(socket).unwrap(), at)
     }

@@ -84,6 +84,12 @@ pub(super) fn segments(_: &UdpSocket) -> bool {
     false
 }
 
+/// There is none here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn attach_steering(_: &std::net::UdpSocket, _: &[super::steering::Instruction]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,17 +1,20 @@
 //! ICE-TCP, passive (RFC 6544): connections accepted on the media port's number.
 //!
-//! Owns accepting, framing (RFC 4571) and the limits. Invariants: a connection that sends anything but
-//! STUN first, nothing for [`FIRST_FRAME`], or a frame larger than a datagram may be, is closed; a peer
-//! that doesn't read loses packets, then its connection; connections are bounded.
+//! Owns accepting, framing (RFC 4571) and the limits. A connection is accepted in one place ([`accept`])
+//! and, once its first frame has told whom it is for, served in another ([`TcpPort`]). Invariants: a
+//! connection that sends anything but STUN first, nothing for [`FIRST_FRAME`], or a frame larger than a
+//! datagram may be, is closed; a peer that doesn't read loses packets, then its connection; connections
+//! are bounded.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Route;
 use crate::forward::drops::{Drop, DropCounters};
@@ -33,10 +36,94 @@ pub(crate) enum TcpInput {
     Closed(Route),
 }
 
-/// The listening side and all connections.
+/// A connection that has begun as it must.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// Of no runtime, so that it can be served on any.
+    stream: std::net::TcpStream,
+    remote: SocketAddr,
+    /// What came, from the first frame's length on.
+    begun: BytesMut,
+    place: OwnedSemaphorePermit,
+}
+
+impl Accepted {
+    /// The first frame.
+    pub(crate) fn first(&self) -> &[u8] {
+        frame(&self.begun).ok().flatten().unwrap_or_default()
+    }
+}
+
+/// The listening side; needs a tokio context.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// Accepts for as long as it runs, and hands on who begins as it must.
+pub(crate) async fn accept(listener: TcpListener, each: Arc<dyn Fn(Accepted) + Send + Sync>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok((stream, remote)) = listener.accept().await else {
+            // Out of descriptors, most likely: give connections time to end.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            continue;
+        };
+        // Media must not wait for acknowledgements.
+        let _ = stream.set_nodelay(true);
+        let each = Arc::clone(&each);
+        tokio::spawn(async move {
+            let begun = tokio::time::timeout(FIRST_FRAME, begin(&stream)).await;
+            if let Ok(Ok(begun)) = begun
+                && let Ok(stream) = stream.into_std()
+            {
+                each(Accepted {
+                    stream,
+                    remote,
+                    begun,
+                    place,
+                });
+            }
+        });
+    }
+}
+
+/// Reads until the first frame is whole.
+async fn begin(stream: &TcpStream) -> io::Result<BytesMut> {
+    let mut buffer = BytesMut::with_capacity(2 * MAX_FRAME);
+    loop {
+        if let Some(frame) = frame(&buffer)? {
+            return match frame.first() {
+                Some(0..=3) => Ok(buffer),
+                _ => Err(io::ErrorKind::InvalidData.into()),
+            };
+        }
+        read(stream, &mut buffer).await?;
+    }
+}
+
+/// Waits for bytes and takes some.
+async fn read(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<()> {
+    stream.readable().await?;
+    let mut chunk = [0; 4096];
+    match stream.try_read(&mut chunk) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(len) => {
+            buffer.extend_from_slice(chunk.get(..len).unwrap_or_default());
+            Ok(())
+        }
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The connections of one engine.
 #[derive(Debug)]
 pub(crate) struct TcpPort {
-    listener: TcpListener,
     connections: HashMap<u64, mpsc::Sender<BytesMut>>,
     next: u64,
     inbound: mpsc::Receiver<TcpInput>,
@@ -44,64 +131,55 @@ pub(crate) struct TcpPort {
 }
 
 impl TcpPort {
-    /// Listens; needs a tokio context.
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
+    pub(crate) fn new() -> Self {
         let (to_inbound, inbound) = mpsc::channel(INBOUND);
-        Ok(TcpPort {
-            listener: TcpListener::from_std(listener)?,
+        TcpPort {
             connections: HashMap::new(),
             next: 0,
             inbound,
             to_inbound,
-        })
+        }
     }
 
-    /// Accepts until there is a frame or a connection ended. Cancel safe.
+    /// Waits for a frame or the end of a connection. Cancel safe.
     pub(crate) async fn receive(&mut self) -> Option<TcpInput> {
-        loop {
-            tokio::select! {
-                input = self.inbound.recv() => {
-                    if let Some(TcpInput::Closed(Route::Tcp { connection, .. })) = &input {
-                        self.connections.remove(connection);
-                    }
-                    return input;
-                }
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, remote)) => self.accept(stream, remote),
-                    // Out of descriptors, most likely: give connections time to end.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                }
-            }
-        }
+        let input = self.inbound.recv().await;
+        self.note(input)
     }
 
     /// A frame that is there already.
     pub(crate) fn try_receive(&mut self) -> Option<TcpInput> {
         let input = self.inbound.try_recv().ok();
+        self.note(input)
+    }
+
+    fn note(&mut self, input: Option<TcpInput>) -> Option<TcpInput> {
         if let Some(TcpInput::Closed(Route::Tcp { connection, .. })) = &input {
             self.connections.remove(connection);
         }
         input
     }
 
-    fn accept(&mut self, stream: TcpStream, remote: SocketAddr) {
-        if self.connections.len() >= MAX_CONNECTIONS {
+    /// Serves a connection from now on; needs a tokio context.
+    pub(crate) fn take(&mut self, accepted: Accepted) {
+        let Ok(stream) = TcpStream::from_std(accepted.stream) else {
             return;
-        }
-        // Media must not wait for acknowledgements.
-        let _ = stream.set_nodelay(true);
+        };
         let connection = self.next;
         self.next += 1;
         let (sender, queue) = mpsc::channel(QUEUE);
         self.connections.insert(connection, sender);
-        let route = Route::Tcp { connection, remote };
+        let route = Route::Tcp {
+            connection,
+            remote: accepted.remote,
+        };
         let inbound = self.to_inbound.clone();
+        let place = accepted.place;
         tokio::spawn(async move {
             // How it ended says nothing that the engine could use.
-            let _ = serve(&stream, route, &inbound, queue).await;
+            let _ = serve(&stream, accepted.begun, route, &inbound, queue).await;
             let _ = inbound.send(TcpInput::Closed(route)).await;
+            drop(place);
         });
     }
 
@@ -119,55 +197,44 @@ impl TcpPort {
 
 async fn serve(
     stream: &TcpStream,
+    mut buffer: BytesMut,
     route: Route,
     inbound: &mpsc::Sender<TcpInput>,
     mut queue: mpsc::Receiver<BytesMut>,
 ) -> io::Result<()> {
-    let mut buffer = BytesMut::with_capacity(2 * MAX_FRAME);
-    let mut proven = false;
-    let deadline = tokio::time::Instant::now() + FIRST_FRAME;
     loop {
-        tokio::select! {
-            ready = stream.readable() => {
-                ready?;
-                let mut chunk = [0; 4096];
-                match stream.try_read(&mut chunk) {
-                    Ok(0) => return Ok(()),
-                    Ok(len) => buffer.extend_from_slice(chunk.get(..len).unwrap_or_default()),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(e) => return Err(e),
-                }
-                while let Some(frame) = next_frame(&mut buffer)? {
-                    if !proven && frame.first().is_none_or(|b| *b > 3) {
-                        return Ok(());
-                    }
-                    proven = true;
-                    if inbound.send(TcpInput::Frame(route, frame)).await.is_err() {
-                        return Ok(());
-                    }
-                }
+        while let Some(frame) = next_frame(&mut buffer)? {
+            if inbound.send(TcpInput::Frame(route, frame)).await.is_err() {
+                return Ok(());
             }
+        }
+        tokio::select! {
+            done = read(stream, &mut buffer) => done?,
             packet = queue.recv() => match packet {
                 Some(packet) => write(stream, &packet).await?,
                 None => return Ok(()),
             },
-            () = tokio::time::sleep_until(deadline), if !proven => return Ok(()),
         }
     }
 }
 
-/// The next whole frame, RFC 4571 section 2.
-pub(crate) fn next_frame(buffer: &mut BytesMut) -> io::Result<Option<BytesMut>> {
-    let [hi, lo, rest @ ..] = &buffer[..] else {
+/// The frame that the buffer begins with, if it is whole: RFC 4571 section 2.
+fn frame(buffer: &[u8]) -> io::Result<Option<&[u8]>> {
+    let [hi, lo, rest @ ..] = buffer else {
         return Ok(None);
     };
     let len = usize::from(u16::from_be_bytes([*hi, *lo]));
     if len > MAX_FRAME {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    if rest.len() < len {
+    Ok(rest.get(..len))
+}
+
+/// Takes the frame that the buffer begins with.
+pub(crate) fn next_frame(buffer: &mut BytesMut) -> io::Result<Option<BytesMut>> {
+    let Some(len) = frame(buffer)?.map(<[u8]>::len) else {
         return Ok(None);
-    }
+    };
     let _ = buffer.split_to(2);
     Ok(Some(buffer.split_to(len)))
 }

@@ -14,6 +14,7 @@ use prometheus::{
 };
 
 use crate::room::DropReason;
+use crate::session::ShardLoad;
 use crate::session::api::MediaKind;
 
 /// Seen from the worker.
@@ -115,6 +116,8 @@ pub struct Metrics {
     moves: IntCounterVec,
     data_dropped: IntCounterVec,
     packets_dropped: IntCounterVec,
+    shard_sessions: IntGaugeVec,
+    handed_over: IntCounterVec,
     signal: IntCounterVec,
     ended: IntCounterVec,
     connections_cut: IntCounterVec,
@@ -281,6 +284,16 @@ impl Metrics {
                 "Packets on the media port that went no further.",
                 &["reason"],
             )?,
+            shard_sessions: gauges(
+                "plenum_worker_media_sessions",
+                "Sessions of one media thread.",
+                &["thread"],
+            )?,
+            handed_over: counters(
+                "plenum_worker_media_handed_over_total",
+                "Datagrams that one media thread received and another one had to serve.",
+                &["thread"],
+            )?,
             signal: counters(
                 "plenum_worker_signal_messages_total",
                 "Signal messages.",
@@ -423,6 +436,17 @@ impl Metrics {
         }
     }
 
+    /// How media's threads share the work.
+    pub fn shards(&self, loads: &[ShardLoad]) {
+        for (thread, load) in loads.iter().enumerate() {
+            let thread = thread.to_string();
+            let sessions = i64::try_from(load.sessions).unwrap_or(i64::MAX);
+            self.shard_sessions.with_label_values(&[&thread]).set(sessions);
+            let counter = self.handed_over.with_label_values(&[&thread]);
+            counter.inc_by(load.handed_over.saturating_sub(counter.get()));
+        }
+    }
+
     /// A signal message of a kind.
     pub fn signal(&self, name: &'static str, direction: Direction, count: u64) {
         self.signal
@@ -512,6 +536,25 @@ mod tests {
         assert!(!text.contains("standup") && !text.contains("evil"));
         for line in text.lines().filter(|l| l.starts_with("# HELP")) {
             assert!(line.contains("plenum_worker_"), "{line}");
+        }
+    }
+
+    #[test]
+    fn totals_of_threads_are_not_added_twice() {
+        let metrics = Metrics::new("dev", None).unwrap();
+        let load = |handed_over| ShardLoad {
+            sessions: 3,
+            handed_over,
+        };
+        metrics.shards(&[load(5), load(0)]);
+        metrics.shards(&[load(7), load(0)]);
+        let text = metrics.render();
+        for line in [
+            "plenum_worker_media_sessions{thread=\"0\",pool=\"dev\"} 3",
+            "plenum_worker_media_handed_over_total{thread=\"0\",pool=\"dev\"} 7",
+            "plenum_worker_media_handed_over_total{thread=\"1\",pool=\"dev\"} 0",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
         }
     }
 

@@ -123,6 +123,7 @@ impl Room {
         }
         if track.info.muted {
             out.media(Command::Mute {
+                session,
                 sid: Arc::clone(&sid),
                 muted: true,
             });
@@ -236,6 +237,7 @@ impl Room {
         let live = track.live;
         me.changed();
         out.media(Command::Mute {
+            session,
             sid: Arc::clone(sid),
             muted,
         });

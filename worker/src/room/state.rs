@@ -22,7 +22,7 @@ use super::reserve::Reservations;
 use super::speakers::Speakers;
 use super::spec::{EndReason, RoomSpec};
 use super::vocabulary::{Goodbye, Notice, Outbox, Output, Welcome};
-use crate::session::api::{Command, Leg, SessionId, Topology, TrackSid};
+use crate::session::api::{Command, Home, Leg, SessionId, Topology, TrackSid};
 
 /// What others want to know of a room.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -205,6 +205,7 @@ impl Room {
         let dual = participant.topology == Topology::Dual;
         out.media(Command::Open {
             session,
+            home: Home::from(self.spec.meeting.as_str()),
             topology: participant.topology,
             codecs: self.spec.codecs.clone(),
         });

@@ -314,7 +314,10 @@ impl Room {
         };
         for (sid, subscription) in &me.subscriptions {
             if subscription.active {
-                out.media(Command::KeyFrame { sid: Arc::clone(sid) });
+                out.media(Command::KeyFrame {
+                    session,
+                    sid: Arc::clone(sid),
+                });
             }
         }
     }

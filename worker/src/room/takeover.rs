@@ -19,7 +19,7 @@ use super::publish::expected;
 use super::state::Room;
 use super::track::Track;
 use super::vocabulary::{Notice, Outbox, Output};
-use crate::session::api::{Command, Leg, PeerState, SessionId, Topology, TrackSid};
+use crate::session::api::{Command, Home, Leg, PeerState, SessionId, Topology, TrackSid};
 
 impl Handed {
     fn track(self) -> Track {
@@ -106,6 +106,7 @@ impl Room {
         }
         out.media(Command::Adopt {
             session,
+            home: Home::from(self.spec.meeting.as_str()),
             codecs: self.spec.codecs.clone(),
             state: Box::new(peer),
         });
@@ -120,6 +121,7 @@ impl Room {
             }
             if track.info.muted {
                 out.media(Command::Mute {
+                    session,
                     sid: Arc::clone(&track.sid),
                     muted: true,
                 });

@@ -3,7 +3,8 @@
 //! Owns the vocabulary: [`Command`] goes in, [`Event`] comes out, both plain values. The media side
 //! never asks a room anything and a room never sees a packet. Invariants: a session is named by a
 //! [`SessionId`] that is never reused; every `Offer` is answered by exactly one `Event::Answer` or
-//! `Event::Refused` with its id; a track sid belongs to one publishing session until `RemoveTrack`.
+//! `Event::Refused` with its id; a track sid belongs to one publishing session until `RemoveTrack`;
+//! whoever receives a track is of its publisher's [`Home`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +21,17 @@ pub struct SessionId(pub u64);
 
 /// LiveKit's track id, `TR_...`.
 pub type TrackSid = Arc<str>;
+
+/// What a session belongs to for as long as it lives: its meeting. Sessions of one home are served by one
+/// thread, so that they can be forwarded to each other whichever rooms they are in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Home(Arc<str>);
+
+impl From<&str> for Home {
+    fn from(meeting: &str) -> Self {
+        Self(Arc::from(meeting))
+    }
+}
 
 /// How many peer connections the client holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +132,7 @@ pub enum Command {
     /// A new session. `codecs` limits what is answered (lower-case names, empty = all).
     Open {
         session: SessionId,
+        home: Home,
         topology: Topology,
         codecs: Vec<String>,
     },
@@ -128,6 +141,7 @@ pub enum Command {
     /// section that carried something to the client is idle.
     Adopt {
         session: SessionId,
+        home: Home,
         codecs: Vec<String>,
         state: Box<PeerState>,
     },
@@ -173,8 +187,12 @@ pub enum Command {
     },
     /// The participant unpublished, or lost the right to publish; its subscribers are unbound.
     RemoveTrack { session: SessionId, sid: TrackSid },
-    /// Nothing of the track is forwarded while muted.
-    Mute { sid: TrackSid, muted: bool },
+    /// Nothing of the track, which is the session's, is forwarded while muted.
+    Mute {
+        session: SessionId,
+        sid: TrackSid,
+        muted: bool,
+    },
     /// Forward `sid` to `session`. Bound at its next negotiation; media asks for one by
     /// [`Event::NeedSections`] (single) or makes one itself ([`Event::Offer`], dual).
     /// `publisher_sid` (`PA_...`) becomes the msid stream.
@@ -199,8 +217,8 @@ pub enum Command {
         fps: Option<u32>,
         priority: u32,
     },
-    /// Media is asked for a key frame of a track (throttled there).
-    KeyFrame { sid: TrackSid },
+    /// Media is asked for a key frame of a track that `session` receives (throttled there).
+    KeyFrame { session: SessionId, sid: TrackSid },
     /// One payload to many sessions. A slow one loses lossy data, and is closed when its reliable
     /// buffer exceeds the limit (`Event::Disconnected`).
     SendData {

@@ -229,10 +229,11 @@ mod tests {
     use super::super::sections::Slot;
     use super::*;
     use crate::forward::LegKey;
+    use crate::net::Shard;
 
     fn client(now: Instant) -> Client {
         let identity = Identity::generate().unwrap();
-        let transport = LegTransport::new(identity, false, now).unwrap();
+        let transport = LegTransport::new(identity, Shard::default(), false, now).unwrap();
         let leg = PeerLeg::new(LegKey(0), transport, 1);
         Client::new(SessionId(1), Topology::Single, Vec::new(), leg, None, now)
     }

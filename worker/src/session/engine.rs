@@ -1,8 +1,7 @@
 //! The media engine without its sockets: commands and datagrams in, events and datagrams out.
 //!
-//! Owns all sessions and the table that finds a datagram's leg. Invariants: no clock is read here; a
-//! datagram from an address that passed no STUN check reaches nothing but the STUN parser; an offer gets
-//! exactly one `Answer` or `Refused`.
+//! Owns all sessions of a shard. Invariants: no clock is read here; an offer gets exactly one `Answer` or
+//! `Refused`. What it does with datagrams is in [`super::arrivals`].
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -19,14 +18,14 @@ use super::client::{Client, Wish};
 use super::codecs::Negotiated;
 use super::data::Sent;
 use super::dtls::Identity;
-use super::ice;
-use super::leg::{LegEvent, LegTransport};
+use super::exchange::{Misdirected, Place};
+use super::leg::LegTransport;
 use super::peer::PeerLeg;
-use crate::forward::drops::{Drop, DropCounters};
-use crate::forward::srtp::Srtp;
+use super::routes::Routes;
+use crate::forward::Forwarder;
+use crate::forward::drops::DropCounters;
 use crate::forward::timers::Timers;
-use crate::forward::{Forwarder, LegKey};
-use crate::net::{Route, SendBatch};
+use crate::net::{SendBatch, Shard};
 
 /// Resolution of transport timers.
 const LEG_TICK: Duration = Duration::from_millis(50);
@@ -42,29 +41,22 @@ pub(crate) struct LiveTrack {
     pub(crate) audio: AudioOptions,
 }
 
-/// Where a datagram belongs.
-#[derive(Debug, Clone, Copy)]
-struct Owner {
-    session: SessionId,
-    leg: Leg,
-    key: LegKey,
-}
-
 /// Everything.
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(super) identity: Identity,
     pub(super) forwarder: Forwarder,
     pub(super) clients: HashMap<SessionId, Client>,
-    by_ufrag: HashMap<String, (SessionId, Leg)>,
-    by_route: HashMap<Route, Owner>,
+    pub(super) shard: Shard,
+    pub(super) routes: Routes,
+    /// What came here and is for other shards.
+    pub(super) misdirected: Misdirected,
     pub(super) live: HashMap<TrackSid, LiveTrack>,
     pub(super) udp: Vec<SocketAddr>,
     pub(super) tcp: Vec<SocketAddr>,
     /// Muted tracks, live or announced.
     pub(super) muted: HashSet<TrackSid>,
-    max_sessions: usize,
-    drops: Arc<DropCounters>,
+    pub(super) drops: Arc<DropCounters>,
     timers: Timers<SessionId>,
     next_legs: Instant,
     next_retry: Instant,
@@ -76,23 +68,18 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(
-        identity: Identity,
-        max_sessions: usize,
-        drops: Arc<DropCounters>,
-        now: Instant,
-    ) -> Engine {
+    pub(crate) fn new(identity: Identity, place: Place, drops: Arc<DropCounters>, now: Instant) -> Engine {
         Engine {
             identity,
+            shard: place.shard,
+            routes: Routes::default(),
+            misdirected: Misdirected::new(place.of),
             forwarder: Forwarder::new(Arc::clone(&drops), now),
             clients: HashMap::new(),
-            by_ufrag: HashMap::new(),
-            by_route: HashMap::new(),
             live: HashMap::new(),
             udp: Vec::new(),
             tcp: Vec::new(),
             muted: HashSet::new(),
-            max_sessions,
             drops,
             timers: Timers::default(),
             next_legs: now,
@@ -133,11 +120,13 @@ impl Engine {
                 session,
                 topology,
                 codecs,
+                ..
             } => self.open(session, topology, codecs, now),
             Command::Adopt {
                 session,
                 codecs,
                 state,
+                ..
             } => self.adopt(session, codecs, *state, now),
             Command::Hear { session, policy } => self.hear(session, policy),
             Command::HandOver { session } => self.hand_over(session, now),
@@ -184,7 +173,7 @@ impl Engine {
             }
             Command::ExpectTrack { session, track } => self.expect(session, track),
             Command::RemoveTrack { session, sid } => self.remove_track(session, &sid),
-            Command::Mute { sid, muted } => self.mute(sid, muted),
+            Command::Mute { session, sid, muted } => self.mute(session, sid, muted),
             Command::Subscribe {
                 session,
                 sid,
@@ -202,7 +191,7 @@ impl Engine {
                 fps,
                 priority,
             } => self.prefer(session, &sid, fps, priority),
-            Command::KeyFrame { sid } => self.forwarder.key_frame(&sid),
+            Command::KeyFrame { sid, .. } => self.forwarder.key_frame(&sid),
             Command::SendData {
                 sessions,
                 reliability,
@@ -213,23 +202,21 @@ impl Engine {
                 }
             }
             Command::RestartIce { session } => self.restart_ice(session),
-            Command::Statistics => self.statistics(now),
+            Command::Statistics => {
+                let sessions = self.statistics(now);
+                self.events.push(Event::Statistics { sessions });
+            }
         }
     }
 
     fn new_leg(&mut self, open_channels: bool, now: Instant) -> Option<PeerLeg> {
-        let transport = LegTransport::new(self.identity.clone(), open_channels, now)?;
+        let transport = LegTransport::new(self.identity.clone(), self.shard, open_channels, now)?;
         let feedback = self.random_u32();
         let key = self.forwarder.add_peer(feedback);
         Some(PeerLeg::new(key, transport, self.random_u64()))
     }
 
     pub(super) fn open(&mut self, session: SessionId, topology: Topology, codecs: Vec<String>, now: Instant) {
-        if self.clients.len() >= self.max_sessions {
-            // Rooms refuse first, so that this is their fault.
-            tracing::error!(session = session.0, "no room for another session");
-            return;
-        }
         if self.clients.contains_key(&session) {
             return;
         }
@@ -252,23 +239,6 @@ impl Engine {
         self.clients.insert(session, client);
         self.register(session);
         self.unsettled.push(session);
-    }
-
-    /// Makes the legs of a session findable by their current user names.
-    pub(super) fn register(&mut self, session: SessionId) {
-        let Some(client) = self.clients.get_mut(&session) else {
-            return;
-        };
-        for (leg, peer) in client.legs() {
-            let now: Vec<String> = peer.transport.ufrags().map(str::to_owned).collect();
-            for old in peer.names.iter().filter(|n| !now.contains(n)) {
-                self.by_ufrag.remove(old);
-            }
-            for ufrag in &now {
-                self.by_ufrag.insert(ufrag.clone(), (session, leg));
-            }
-            peer.names = now;
-        }
     }
 
     fn hear(&mut self, session: SessionId, policy: Option<SpeakerPolicy>) {
@@ -311,15 +281,17 @@ impl Engine {
         for track in &client.expected {
             self.muted.remove(&track.sid);
         }
-        for (_, peer) in client.legs() {
+        for (leg, peer) in client.legs() {
             if !elsewhere {
                 peer.transport.close(now);
             }
             peer.transport.take_output(&mut self.batch);
             self.forwarder.remove_peer(peer.key);
+            self.routes.name(session, leg, &peer.names, &[]);
+            for route in &peer.routes {
+                self.routes.release(*route, session);
+            }
         }
-        self.by_ufrag.retain(|_, (s, _)| *s != session);
-        self.by_route.retain(|_, o| o.session != session);
     }
 
     fn expect(&mut self, session: SessionId, track: ExpectedTrack) {
@@ -329,9 +301,10 @@ impl Engine {
         }
     }
 
-    fn mute(&mut self, sid: TrackSid, muted: bool) {
+    fn mute(&mut self, session: SessionId, sid: TrackSid, muted: bool) {
         self.forwarder.mute(&sid, muted);
-        if muted {
+        // Of a session that is gone nobody would forget it again.
+        if muted && self.clients.contains_key(&session) {
             self.muted.insert(sid);
         } else {
             self.muted.remove(&sid);
@@ -426,7 +399,8 @@ impl Engine {
         self.collect(session);
     }
 
-    fn statistics(&mut self, now: Instant) {
+    /// Counters of every session.
+    pub(crate) fn statistics(&mut self, now: Instant) -> Vec<SessionStatistics> {
         let mut sessions = Vec::new();
         for client in self.clients.values_mut() {
             let (published, subscribed) = self.forwarder.statistics(client.id);
@@ -445,121 +419,7 @@ impl Engine {
                 subscribed,
             });
         }
-        self.events.push(Event::Statistics { sessions });
-    }
-
-    /// Takes one datagram, which is opened in place.
-    pub(crate) fn datagram(&mut self, from: Route, datagram: &mut [u8], now: Instant) {
-        // RFC 7983, with RTCP told apart as RFC 5761 section 4 does.
-        let Some(&first) = datagram.first() else {
-            return self.drops.count(Drop::NotOurs);
-        };
-        if first < 4 {
-            return self.stun(from, datagram, now);
-        }
-        let Some(owner) = self.by_route.get(&from).copied() else {
-            return self.drops.count(Drop::UnknownPeer);
-        };
-        match (first, datagram.get(1)) {
-            (20..=63, _) => {
-                let mut events = Vec::new();
-                let Some(peer) = self
-                    .clients
-                    .get_mut(&owner.session)
-                    .and_then(|c| c.leg(owner.leg))
-                else {
-                    return self.drops.count(Drop::UnknownPeer);
-                };
-                if !peer.transport.dtls(datagram, now, &mut events) {
-                    self.drops.count(Drop::BadDtls);
-                }
-                self.leg_events(owner.session, owner.leg, events, now);
-                self.collect(owner.session);
-            }
-            (128..=191, Some(192..=223)) => self.forwarder.rtcp(owner.key, datagram, now, &mut self.batch),
-            (128..=191, Some(_)) => self.forwarder.rtp(owner.key, datagram, now),
-            _ => self.drops.count(Drop::NotOurs),
-        }
-    }
-
-    fn stun(&mut self, from: Route, datagram: &[u8], now: Instant) {
-        let Ok(request) = ice::read(datagram) else {
-            return self.drops.count(Drop::BadStun);
-        };
-        let Some((session, leg)) = self.by_ufrag.get(&request.local_ufrag).copied() else {
-            return self.drops.count(Drop::BadStun);
-        };
-        let Some(client) = self.clients.get_mut(&session) else {
-            return;
-        };
-        let Some(peer) = client.leg(leg) else { return };
-        let mut events = Vec::new();
-        if peer.transport.stun(request, from, now, &mut events).is_err() {
-            return self.drops.count(Drop::BadStun);
-        }
-        let key = peer.key;
-        if let Some(old) = peer.add_route(from) {
-            self.by_route.remove(&old);
-        }
-        // An address belongs to who proved last that it is there (a client may reuse a port).
-        self.by_route.insert(from, Owner { session, leg, key });
-        self.leg_events(session, leg, events, now);
-        self.collect(session);
-    }
-
-    /// A connection that carried a route is gone.
-    pub(crate) fn route_closed(&mut self, route: Route) {
-        self.by_route.remove(&route);
-    }
-
-    fn leg_events(&mut self, session: SessionId, leg: Leg, events: Vec<LegEvent>, now: Instant) {
-        for event in events {
-            let Some(client) = self.clients.get_mut(&session) else {
-                return;
-            };
-            let opened = client.opened;
-            let Some(peer) = client.leg(leg) else { return };
-            match event {
-                LegEvent::Route(route) => self.forwarder.set_route(peer.key, route),
-                LegEvent::Keys(keys) => {
-                    let key = peer.key;
-                    if let Some(route) = peer.transport.route {
-                        self.forwarder.set_route(key, route);
-                    }
-                    match Srtp::new(*keys, Arc::clone(&self.identity.provider)) {
-                        Ok(srtp) => self.forwarder.set_keys(key, srtp),
-                        Err(error) => tracing::error!(%error, session = session.0, "SRTP keys refused"),
-                    }
-                    let since_open = now.saturating_duration_since(opened);
-                    self.events.push(Event::Connected {
-                        session,
-                        leg,
-                        since_open,
-                    });
-                }
-                LegEvent::Message(reliability, payload) => {
-                    self.events.push(Event::Data {
-                        session,
-                        reliability,
-                        payload,
-                    });
-                }
-                LegEvent::Opened(reliability) => {
-                    // Of two connections only the subscriber's carries data to the client.
-                    let towards = client.topology == Topology::Single || leg == Leg::Subscriber;
-                    if reliability == Reliability::Reliable && towards {
-                        self.events.push(Event::DataOpen { session });
-                    }
-                }
-                // Where another engine has the connection, it is its business.
-                LegEvent::DataLost if client.is_elsewhere(now) => {}
-                LegEvent::DataLost => self.events.push(Event::DataLost { session }),
-                LegEvent::Ended(reason) => {
-                    tracing::debug!(%reason, session = session.0, ?leg, "leg ended");
-                    self.events.push(Event::Disconnected { session, leg, reason });
-                }
-            }
-        }
+        sessions
     }
 
     /// Moves what a session's transports want to send into the batch.

@@ -1,6 +1,6 @@
 //! ICE-lite (RFC 8445 section 2.5): we answer checks and never send any.
 //!
-//! Owns one set of credentials. Invariants: a request counts only with our ufrag, the peer's, and a valid
+//! Owns credentials, and that a user name of ours says which shard it belongs to. Invariants: a request counts only with our ufrag, the peer's, and a valid
 //! MESSAGE-INTEGRITY; nothing else moves a route or keeps a leg alive.
 
 use std::net::SocketAddr;
@@ -12,6 +12,8 @@ use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::integrity::MessageIntegrity;
 use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter};
 use rtc::stun::xoraddr::XorMappedAddress;
+
+use crate::net::Shard;
 
 /// Larger than a check ever is.
 const MAX_MESSAGE: usize = 1280;
@@ -116,9 +118,26 @@ impl Request {
     }
 }
 
-/// A random string of the ice-char alphabet (RFC 8839 section 5.4).
+/// The ice-chars (RFC 8839 section 5.4).
+const ALPHABET: &[u8; Shard::MOST] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// Characters of a user name of ours. The first names the shard; of the rest are 66 bits random.
+const UFRAG: usize = 12;
+
+/// A user name of the shard's own.
+pub(crate) fn random_ufrag(provider: &Arc<dyn RTCCryptoProvider>, shard: Shard) -> Option<String> {
+    let mark = char::from(*ALPHABET.get(shard.index())?);
+    let rest = random_text(provider, UFRAG - 1)?;
+    Some(format!("{mark}{rest}"))
+}
+
+/// Whose user name it is, if it is one of ours at all.
+pub(crate) fn shard_of(local_ufrag: &str) -> Option<Shard> {
+    let mark = local_ufrag.bytes().next()?;
+    Shard::new(ALPHABET.iter().position(|c| *c == mark)?)
+}
+
+/// A random string of ice-chars.
 pub(crate) fn random_text(provider: &Arc<dyn RTCCryptoProvider>, len: usize) -> Option<String> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = vec![0; len];
     provider.random().fill(&mut bytes).ok()?;
     bytes
@@ -196,6 +215,17 @@ mod tests {
         let mut cut = request("srv:cli", &ours.local_pwd, true);
         cut.truncate(30);
         assert!(answer(&cut).is_err());
+    }
+
+    #[test]
+    fn a_user_name_leads_to_its_shard() {
+        let provider = rtc::crypto::default_provider().unwrap();
+        for shard in Shard::all(Shard::MOST) {
+            let ufrag = random_ufrag(&provider, shard).unwrap();
+            assert_eq!((ufrag.len(), shard_of(&ufrag)), (UFRAG, Some(shard)));
+        }
+        assert_eq!(Shard::all(1000).count(), Shard::MOST);
+        assert_eq!((shard_of(""), shard_of("-x"), shard_of("ü")), (None, None, None));
     }
 
     #[test]

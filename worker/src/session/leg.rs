@@ -13,10 +13,10 @@ use bytes::{Bytes, BytesMut};
 use super::api::{ChannelState, Reliability, TransportEnd};
 use super::data::{Data, Received, Sent};
 use super::dtls::{Dtls, Identity, Progress};
-use super::ice::{Credentials, Request, StunError, random_text};
+use super::ice::{Credentials, Request, StunError, random_text, random_ufrag};
 use super::sdp::{Setup, Transport};
 use crate::forward::srtp::Keys;
-use crate::net::{Route, SendBatch};
+use crate::net::{Route, SendBatch, Shard};
 
 const CONSENT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -42,6 +42,8 @@ pub(crate) enum LegEvent {
 #[derive(Debug)]
 pub(crate) struct LegTransport {
     identity: Identity,
+    /// Where checks with our user names must arrive.
+    shard: Shard,
     pub(crate) credentials: Credentials,
     /// Still accepted until a check with the new ones came (ICE restart).
     previous: Option<Credentials>,
@@ -63,10 +65,16 @@ pub(crate) struct LegTransport {
 
 impl LegTransport {
     /// A leg that waits for its peer's description. `None` if there is no randomness.
-    pub(crate) fn new(identity: Identity, open_channels: bool, now: Instant) -> Option<LegTransport> {
-        let credentials = fresh(&identity, String::new())?;
+    pub(crate) fn new(
+        identity: Identity,
+        shard: Shard,
+        open_channels: bool,
+        now: Instant,
+    ) -> Option<LegTransport> {
+        let credentials = fresh(&identity, shard, String::new())?;
         Some(LegTransport {
             identity,
+            shard,
             credentials,
             previous: None,
             made_for: None,
@@ -120,7 +128,7 @@ impl LegTransport {
             if answer {
                 self.credentials.remote_ufrag = ufrag;
             } else {
-                let next = fresh(&self.identity, ufrag).ok_or("randomness")?;
+                let next = fresh(&self.identity, self.shard, ufrag).ok_or("randomness")?;
                 self.previous = Some(std::mem::replace(&mut self.credentials, next));
             }
             if !self.connected {
@@ -154,7 +162,7 @@ impl LegTransport {
         if remote.is_empty() {
             return;
         }
-        if let Some(next) = fresh(&self.identity, remote) {
+        if let Some(next) = fresh(&self.identity, self.shard, remote) {
             self.previous = Some(std::mem::replace(&mut self.credentials, next));
         }
     }
@@ -419,9 +427,9 @@ fn fatal(e: &rtc::shared::error::Error) -> bool {
     )
 }
 
-fn fresh(identity: &Identity, remote_ufrag: String) -> Option<Credentials> {
+fn fresh(identity: &Identity, shard: Shard, remote_ufrag: String) -> Option<Credentials> {
     Some(Credentials {
-        local_ufrag: random_text(&identity.provider, 12)?,
+        local_ufrag: random_ufrag(&identity.provider, shard)?,
         local_pwd: random_text(&identity.provider, 32)?,
         remote_ufrag,
     })

@@ -1,29 +1,29 @@
-//! The thread that runs the engine.
+//! The start of the engine.
 //!
-//! Owns socket, clock and channels; decides nothing. One turn: wait, take what is there (commands, then
-//! batches of datagrams), run what is due, send everything, tell what happened.
+//! Owns how its shards are put together: threads that share the media port and a certificate, and nothing
+//! else on a packet's way. Invariant: either all of them run or none.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use super::api::{Command, Event};
+use super::api::Event;
 use super::dtls::Identity;
 use super::engine::Engine;
+use super::exchange::{Exchange, Neighbour, Place};
+use super::front::{Entrance, Input, MediaHandle};
+use super::ice;
+use super::shard::Worker;
 use crate::forward::audio::select::SpeakerPolicy;
 use crate::forward::drops::DropCounters;
-use crate::net::tcp::{TcpInput, TcpPort};
-use crate::net::{Route, UdpPort};
-
-/// Commands taken in one turn.
-const COMMANDS: usize = 256;
-/// Frames of connections taken in one turn.
-const FRAMES: usize = 128;
-/// Seconds between the NTP and the Unix epoch.
-const NTP_OFFSET: u64 = 2_208_988_800;
+use crate::net::steering::Steering;
+use crate::net::tcp::{self, Accepted, TcpPort};
+use crate::net::{Shard, UdpPort};
 
 /// How the engine runs.
 #[derive(Debug, Clone)]
@@ -39,7 +39,15 @@ pub struct MediaConfig {
     pub max_sessions: usize,
     /// Whom large rooms hear.
     pub speakers: SpeakerPolicy,
+    /// Threads, each with a share of the meetings; at least one, at most [`MAX_THREADS`]. Where the system
+    /// can't share a port, one.
+    pub threads: usize,
+    /// Have the kernel lead datagrams to their threads, which otherwise hand over what isn't theirs.
+    pub steering: bool,
 }
+
+/// The most threads there may be.
+pub const MAX_THREADS: usize = Shard::MOST;
 
 impl Default for MediaConfig {
     fn default() -> Self {
@@ -49,6 +57,8 @@ impl Default for MediaConfig {
             tcp: false,
             max_sessions: 10_000,
             speakers: SpeakerPolicy::default(),
+            threads: 1,
+            steering: true,
         }
     }
 }
@@ -72,42 +82,7 @@ pub enum MediaError {
     Thread(io::Error),
 }
 
-enum Input {
-    Command(Command),
-    Advertise(Vec<SocketAddr>),
-}
-
-/// The way into a running engine.
-#[derive(Clone)]
-pub struct MediaHandle {
-    input: mpsc::UnboundedSender<Input>,
-    drops: Arc<DropCounters>,
-}
-
-impl std::fmt::Debug for MediaHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MediaHandle").finish_non_exhaustive()
-    }
-}
-
-impl MediaHandle {
-    /// Sends a command. Lost if the engine has ended, which only happens when it panicked.
-    pub fn send(&self, command: Command) {
-        let _ = self.input.send(Input::Command(command));
-    }
-
-    /// Candidates for descriptions from now on; empty as in [`MediaConfig::advertise`].
-    pub fn set_advertise(&self, addresses: Vec<SocketAddr>) {
-        let _ = self.input.send(Input::Advertise(addresses));
-    }
-
-    /// Packets that ended here, by reason.
-    pub fn drops(&self) -> &DropCounters {
-        &self.drops
-    }
-}
-
-/// Starts an engine on a thread of its own.
+/// Starts an engine on threads of its own.
 pub fn start(
     config: MediaConfig,
 ) -> Result<(MediaHandle, mpsc::UnboundedReceiver<Event>, SocketAddr), MediaError> {
@@ -116,138 +91,98 @@ pub fn start(
         address: config.udp,
         source,
     };
-    let socket = crate::net::bind(config.udp).map_err(bind)?;
-    let local = socket.local_addr().map_err(bind)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(MediaError::Thread)?;
-    let (port, tcp) = {
-        let _context = runtime.enter();
-        let tcp = if config.tcp {
-            Some(TcpPort::bind(local).map_err(bind)?)
-        } else {
-            None
-        };
-        (UdpPort::new(socket).map_err(bind)?, tcp)
+    let sockets = crate::net::bind_shared(config.udp, config.threads.clamp(1, MAX_THREADS)).map_err(bind)?;
+    let local = match sockets.first() {
+        Some(socket) => socket.local_addr().map_err(bind)?,
+        None => config.udp,
     };
-    let (input, commands) = mpsc::unbounded_channel();
+    let steering = if config.steering {
+        Steering::start(&sockets).map_err(MediaError::Thread)?
+    } else {
+        None
+    };
     let (events_out, events) = mpsc::unbounded_channel();
-    let drops = Arc::new(DropCounters::default());
-    let mut engine = Engine::new(identity, config.max_sessions, Arc::clone(&drops), Instant::now());
-    engine.forwarder.set_speakers(config.speakers);
-    let udp = candidates(&config.advertise, local);
-    engine.set_candidates(udp.clone(), if config.tcp { udp } else { Vec::new() });
-    let drops_here = Arc::clone(&drops);
-    let worker = Worker {
-        engine,
-        port,
-        tcp,
-        commands,
-        events: events_out,
-        local,
-        drops: drops_here,
-    };
-    std::thread::Builder::new()
-        .name("media".to_owned())
-        .spawn(move || runtime.block_on(worker.run()))
-        .map_err(MediaError::Thread)?;
-    Ok((MediaHandle { input, drops }, events, local))
+    let of = sockets.len();
+    let (mut entrances, mut ends, mut neighbours) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..of {
+        let (input, inputs) = mpsc::unbounded_channel();
+        let (neighbour, inbox) = Neighbour::new(&input);
+        neighbours.push(neighbour);
+        ends.push((inputs, inbox));
+        entrances.push(Entrance {
+            input,
+            drops: Arc::new(DropCounters::default()),
+            handed_over: Arc::new(AtomicU64::new(0)),
+        });
+    }
+    let mut workers: Vec<(Runtime, Worker)> = Vec::new();
+    let parts = sockets.into_iter().zip(ends).zip(&entrances);
+    for (shard, ((socket, (input, inbox)), entrance)) in Shard::all(of).zip(parts) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(MediaError::Thread)?;
+        let port = {
+            let _context = runtime.enter();
+            UdpPort::new(socket).map_err(bind)?
+        };
+        let drops = Arc::clone(&entrance.drops);
+        let place = Place { shard, of };
+        let mut engine = Engine::new(identity.clone(), place, Arc::clone(&drops), Instant::now());
+        engine.forwarder.set_speakers(config.speakers);
+        let udp = candidates(&config.advertise, local);
+        engine.set_candidates(udp.clone(), if config.tcp { udp } else { Vec::new() });
+        let exchange = Exchange::new(
+            shard,
+            neighbours.clone(),
+            steering.clone(),
+            Arc::clone(&drops),
+            Arc::clone(&entrance.handed_over),
+        );
+        let worker = Worker {
+            engine,
+            port,
+            tcp: TcpPort::new(),
+            input,
+            inbox,
+            exchange,
+            events: events_out.clone(),
+            local,
+            accepts: config.tcp,
+            drops,
+        };
+        workers.push((runtime, worker));
+    }
+    if config.tcp
+        && let Some((runtime, _)) = workers.first()
+    {
+        let _context = runtime.enter();
+        let listener = tcp::listen(local).map_err(bind)?;
+        runtime.spawn(tcp::accept(listener, Arc::new(move |c| assign(c, &neighbours))));
+    }
+    for (runtime, worker) in workers {
+        std::thread::Builder::new()
+            .name("media".to_owned())
+            .spawn(move || runtime.block_on(worker.run()))
+            .map_err(MediaError::Thread)?;
+    }
+    Ok((MediaHandle::new(entrances, config.max_sessions), events, local))
 }
 
-struct Worker {
-    engine: Engine,
-    port: UdpPort,
-    tcp: Option<TcpPort>,
-    commands: mpsc::UnboundedReceiver<Input>,
-    events: mpsc::UnboundedSender<Event>,
-    local: SocketAddr,
-    drops: Arc<DropCounters>,
-}
-
-impl Worker {
-    async fn run(mut self) {
-        loop {
-            let due = self.engine.next_timeout();
-            let sleep = async {
-                match due {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let mut input = None;
-            let mut stream = None;
-            let tcp = async {
-                match &mut self.tcp {
-                    Some(tcp) => tcp.receive().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                command = self.commands.recv() => match command {
-                    Some(command) => input = Some(command),
-                    None => return,
-                },
-                _ = self.port.readable() => {}
-                received = tcp => stream = received,
-                () = sleep => {}
-            }
-            let now = Instant::now();
-            for _ in 0..COMMANDS {
-                match input.take().or_else(|| self.commands.try_recv().ok()) {
-                    Some(Input::Command(command)) => self.engine.command(command, now),
-                    Some(Input::Advertise(addresses)) => {
-                        let udp = candidates(&addresses, self.local);
-                        let tcp = if self.tcp.is_some() {
-                            udp.clone()
-                        } else {
-                            Vec::new()
-                        };
-                        self.engine.set_candidates(udp, tcp);
-                    }
-                    None => break,
-                }
-            }
-            let engine = &mut self.engine;
-            self.port
-                .receive(|from, datagram| engine.datagram(Route::Udp(from), datagram, now));
-            for _ in 0..FRAMES {
-                match stream.take().or_else(|| self.tcp.as_mut()?.try_receive()) {
-                    Some(TcpInput::Frame(route, mut frame)) => self.engine.datagram(route, &mut frame, now),
-                    Some(TcpInput::Closed(route)) => self.engine.route_closed(route),
-                    None => break,
-                }
-            }
-            if self.engine.next_timeout().is_some_and(|at| now >= at) {
-                self.engine.handle_timeout(wall_ntp(), now);
-            }
-            self.engine.settle(now);
-            while self.engine.deliver(now) {
-                self.port
-                    .flush(&mut self.engine.batch, self.tcp.as_ref(), &self.drops);
-            }
-            self.port
-                .flush(&mut self.engine.batch, self.tcp.as_ref(), &self.drops);
-            for event in self.engine.take_events() {
-                if self.events.send(event).is_err() {
-                    return;
-                }
-            }
-        }
+/// Gives a connection to the shard that its first check is for; what isn't one, to the first, which says so.
+fn assign(connection: Accepted, shards: &[Neighbour]) {
+    let named = ice::read(connection.first())
+        .ok()
+        .and_then(|request| ice::shard_of(&request.local_ufrag));
+    let shard = named.filter(|s| s.index() < shards.len()).unwrap_or_default();
+    if let Some(to) = shards.get(shard.index()) {
+        to.tell(Input::Connection(connection));
     }
 }
 
-/// The wall clock as NTP.
-fn wall_ntp() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    crate::forward::subscription::ntp_of(since).wrapping_add(NTP_OFFSET << 32)
-}
-
 /// What to write into descriptions.
-fn candidates(advertise: &[SocketAddr], local: SocketAddr) -> Vec<SocketAddr> {
+pub(super) fn candidates(advertise: &[SocketAddr], local: SocketAddr) -> Vec<SocketAddr> {
     if !advertise.is_empty() {
         return advertise.to_vec();
     }

@@ -405,6 +405,7 @@ impl Desk {
                     .round(sessions, now.since_start, &self.hall, &self.metrics);
                 self.egress_bits_per_second = round.egress_bits_per_second;
                 self.metrics.packets_dropped(&self.media.dropped());
+                self.metrics.shards(&self.media.loads());
                 let mut out = Outbox::default();
                 self.hall.qualities(&round.qualities, &mut out);
                 self.carry_out(out, now);

@@ -17,6 +17,7 @@ use crate::quality::Metrics;
 use crate::room::{
     EndReason, Identity, Moderation, Now, Reserve, RoomName, RoomSid, RoomSpec, RoomStanding, Sids,
 };
+use crate::session::ShardLoad;
 use crate::session::api::{Command, Event};
 
 /// Where commands to media go. Must not block.
@@ -26,6 +27,11 @@ pub trait MediaPort: Send + 'static {
 
     /// Packets that media threw away since it began, by reason.
     fn dropped(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    /// How media's threads share the work.
+    fn loads(&self) -> Vec<ShardLoad> {
         Vec::new()
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use plenum_worker::session::api::{
-    AudioOptions, Command, Event, ExpectedTrack, Leg, MediaKind, SessionId, Topology, TrackSid,
+    AudioOptions, Command, Event, ExpectedTrack, Home, Leg, MediaKind, SessionId, Topology, TrackSid,
 };
 use plenum_worker::session::{MediaConfig, MediaHandle, start};
 use rtc::crypto::{HashAlgorithm, RTCCryptoProvider};
@@ -69,10 +69,15 @@ impl Server {
     }
 
     pub fn open(&mut self, topology: Topology) -> SessionId {
+        self.open_at("team/standup", topology)
+    }
+
+    pub fn open_at(&mut self, home: &str, topology: Topology) -> SessionId {
         let session = SessionId(self.next_session);
         self.next_session += 1;
         self.media.send(Command::Open {
             session,
+            home: Home::from(home),
             topology,
             codecs: Vec::new(),
         });

@@ -326,7 +326,7 @@ fn sources_may_arrive_muted_and_be_unmuted_by_their_owner() {
         stage
             .commands()
             .iter()
-            .any(|c| matches!(c, Command::Mute { sid: s, muted: true } if s == sid))
+            .any(|c| matches!(c, Command::Mute { sid: s, muted: true, .. } if s == sid))
     };
     assert!(muted(&mic) && !muted(&camera));
     // First the move, then the muting: the other way round clients put their own track right.

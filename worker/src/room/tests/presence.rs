@@ -130,7 +130,7 @@ fn a_resume_keeps_everything_and_catches_up() {
         stage
             .commands()
             .iter()
-            .any(|c| matches!(c, Command::KeyFrame { sid } if *sid == theirs))
+            .any(|c| matches!(c, Command::KeyFrame { sid, .. } if *sid == theirs))
     );
     // The others heard nothing of it.
     assert!(stage.told(bob).is_empty());

@@ -8,7 +8,7 @@ use livekit_protocol as lk;
 
 use super::{ROOM, Stage, audio, entry, video};
 use crate::room::{Action, EndReason, Entered, Notice, Outbox, Output, RoomName, RoomSpec, Sids, Transfer};
-use crate::session::api::{Command, Event, Leg, Reliability, SessionId, TrackSid, TransportEnd};
+use crate::session::api::{Command, Event, Home, Leg, Reliability, SessionId, TrackSid, TransportEnd};
 
 const ROOMS: [&str; 3] = [ROOM, "team/standup/red", "team/standup/blue"];
 /// People that the main room takes, and a breakout room.
@@ -28,6 +28,7 @@ fn spec(room: usize) -> RoomSpec {
 struct Believed {
     open: BTreeSet<SessionId>,
     ended: BTreeSet<SessionId>,
+    homes: BTreeMap<SessionId, Home>,
     expected: BTreeMap<TrackSid, SessionId>,
     subscribed: BTreeSet<(SessionId, TrackSid)>,
     versions: BTreeMap<(SessionId, String), u32>,
@@ -65,7 +66,10 @@ impl Believed {
 
     fn command(&mut self, command: &Command) {
         match command {
-            Command::Open { session, .. } => assert!(self.open.insert(*session), "opened twice"),
+            Command::Open { session, home, .. } => {
+                assert!(self.open.insert(*session), "opened twice");
+                self.homes.insert(*session, home.clone());
+            }
             Command::Close { session } => {
                 assert!(self.open.remove(session), "closed what was not open");
                 self.subscribed.retain(|(s, _)| s != session);
@@ -84,7 +88,12 @@ impl Believed {
                 self.subscribed.retain(|(_, s)| s != sid);
             }
             Command::Subscribe { session, sid, .. } => {
-                assert!(self.open.contains(session) && self.expected.contains_key(sid));
+                assert!(self.open.contains(session));
+                let publisher = self.expected.get(sid).expect("a track");
+                assert_eq!(
+                    self.homes[session], self.homes[publisher],
+                    "media forwards within a home"
+                );
                 assert!(
                     self.subscribed.insert((*session, Arc::clone(sid))),
                     "subscribed twice"
@@ -103,7 +112,7 @@ impl Believed {
                 );
             }
             Command::SendData { sessions, .. } => assert!(sessions.iter().all(|s| self.open.contains(s))),
-            Command::Mute { sid, .. } => assert!(self.expected.contains_key(sid)),
+            Command::Mute { session, sid, .. } => assert_eq!(self.expected.get(sid), Some(session)),
             _ => {}
         }
     }
