@@ -1,8 +1,9 @@
 //! What came in during a turn, to everybody who gets it.
 //!
 //! Owns the order of it: track by track, subscriber by subscriber, packet by packet, so that each
-//! subscriber's packets are neighbours in the batch. Invariants: a packet's order within its stream is
-//! kept; nothing is allocated; nothing else happens between the parts of one delivery.
+//! subscriber's packets are neighbours in the batch; what is the same for all subscribers is found once.
+//! Invariants: a packet's order within its stream is kept; nothing is allocated; nothing else happens
+//! between the parts of one delivery.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,6 +32,16 @@ pub(super) struct Cursor {
     subscription: usize,
 }
 
+/// Pending packets as they arrived, for subscribers of one kind.
+pub(super) type Row<'a> = Vec<Option<Arrived<'a>>>;
+
+/// An empty row in the memory of another.
+fn recycled<'a>(mut row: Row<'_>) -> Row<'a> {
+    row.clear();
+    // Collected in place: the elements are of one size, and there are none.
+    row.into_iter().map(|_| None).collect()
+}
+
 impl Forwarder {
     /// Writes and seals what is pending, until the batch is full: then `true`, and once that is sent, call
     /// again.
@@ -44,6 +55,12 @@ impl Forwarder {
                     even_out(pending);
                 }
                 let (sound, restored) = (track.spec.sound, track.sound.restored);
+                let mut plain = recycled(std::mem::take(&mut self.arrived.0));
+                plain.extend(pending.iter().map(|p| arrived(p, layers, restored, false)));
+                let mut as_red = recycled(std::mem::take(&mut self.arrived.1));
+                if sound.red.is_some() {
+                    as_red.extend(pending.iter().map(|p| arrived(p, layers, restored, true)));
+                }
                 let clocks = |i: usize| layers.get(i).and_then(|l: &Layer| l.receiver.clock);
                 while let Some(slot) = track.subscriptions.get_mut(self.cursor.subscription) {
                     let at = self.cursor.subscription;
@@ -70,7 +87,8 @@ impl Forwarder {
                     let has_red = sound
                         .red
                         .is_some_and(|(red, _)| s.binding.payloads.get(red).is_some());
-                    for p in pending.iter() {
+                    let arrived = if has_red { &as_red } else { &plain };
+                    for (p, arrived) in pending.iter().zip(arrived) {
                         if let Some(voice) = p.voice
                             && !peer.stage.admit(key, voice, p.now)
                             && p.newest
@@ -80,14 +98,18 @@ impl Forwarder {
                             s.hold_back();
                             continue;
                         }
-                        let Some(mut arrived) = arrived(p, layers, restored, has_red) else {
-                            continue;
-                        };
+                        let Some(arrived) = arrived else { continue };
                         if s.binding.payloads.red_to.is_some() {
                             let levels = s.demand.levels(p.now);
-                            arrived.redundancy = redundancy(p, layers, arrived.payload, levels);
+                            let redundancy = redundancy(p, layers, arrived.payload, levels);
+                            let arrived = Arrived {
+                                redundancy,
+                                ..*arrived
+                            };
+                            waits |= send(&arrived, s, (key, at), peer, &clocks, batch);
+                        } else {
+                            waits |= send(arrived, s, (key, at), peer, &clocks, batch);
                         }
-                        waits |= send(&arrived, s, (key, at), peer, &clocks, batch);
                     }
                     if waits && let Some(path) = &mut peer.outgoing.path {
                         path.set_pace(s.binding.leg, &mut self.pace);
@@ -101,9 +123,11 @@ impl Forwarder {
                             .set(self.next_tick, super::reports::Job::Describe(key, at));
                     }
                     if batch.is_full() {
+                        self.arrived = (recycled(plain), recycled(as_red));
                         return true;
                     }
                 }
+                self.arrived = (recycled(plain), recycled(as_red));
                 track.pending.clear();
             }
             self.cursor.track += 1;
@@ -130,17 +154,18 @@ fn send(
     clocks: &dyn Fn(usize) -> Option<SenderClock>,
     batch: &mut SendBatch,
 ) -> bool {
-    let start = batch.begin();
-    let number = peer.outgoing.number();
-    let Some(dressed) = s.forward(packet, clocks, number, batch.buffer()) else {
+    let Some(admitted) = s.admit(packet, clocks) else {
         return false;
     };
-    if let Some(path) = peer.outgoing.path.as_mut().filter(|_| dressed.number.is_some())
-        && !path.passes(s, place, &dressed, batch.begin() - start, packet.now)
+    if s.binding.is_numbered()
+        && let Some(path) = &mut peer.outgoing.path
+        && !path.passes(s, place, packet, &admitted)
     {
-        batch.abort(start);
         return true;
     }
+    let start = batch.begin();
+    let number = peer.outgoing.number();
+    let dressed = s.write(packet, &admitted, number, batch.buffer());
     peer.seal(batch, start, &dressed, false, packet.now);
     false
 }

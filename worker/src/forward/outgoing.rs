@@ -4,7 +4,7 @@
 //! congestion control joins: [`Outgoing::number`] is written into a packet while it is dressed, and
 //! [`Outgoing::left`] is told of every RTP packet once it is sealed, with its size on the wire and the
 //! moment, so an estimator sees exactly what the feedback will be about. A pacer stands before it: a
-//! video packet that has to wait is taken back and kept as its place in the subscription's history
+//! video packet that has to wait isn't written, but kept as what finds it again
 //! ([`super::subscription::Resend`]), and takes its number when it leaves; sound doesn't wait.
 //!
 //! Invariant: a number is used once, and only by a packet that was handed to the socket.

@@ -13,7 +13,7 @@ use super::congestion::pacer::Kind;
 use super::congestion::{Congestion, OVERHEAD};
 use super::reports::Job;
 use super::rtcp::Path as Said;
-use super::subscription::{Dressed, Resend, Subscription};
+use super::subscription::{Admitted, Arrived, Resend, Subscription};
 use super::timers::Timers;
 use super::track::Track;
 use super::{Forwarder, LegKey, TrackKey};
@@ -32,6 +32,8 @@ const RELEASE_AGAIN: Duration = Duration::from_millis(1);
 const DROP: f64 = 0.95;
 /// What headers add to the payload of video, in percent.
 const HEADERS: u64 = 107;
+/// The same in bytes: RTP header, the extensions that subscribers get, and the tag.
+const HEADER: usize = 28 + 16;
 /// Padding-only packets: as long as RFC 3550's count can tell.
 pub(super) const PADDING: u8 = 255;
 
@@ -297,8 +299,10 @@ impl Forwarder {
             let Some(path) = &mut peer.outgoing.path else {
                 return;
             };
-            if let Some((kind, waiting)) = path.congestion.pop(now) {
-                self.send_waiting(leg, kind, &waiting, now, batch);
+            if let Some((kind, w)) = path.congestion.pop(now) {
+                if self.ssrc(w.track, w.place) == Some((leg, w.ssrc)) {
+                    self.send_again((w.track, w.place), &w.what, kind == Kind::Resend, now, batch);
+                }
             } else if path.congestion.probe_due(now) == 0 {
                 return;
             } else if !self.send_padding(leg, now, batch) {
@@ -307,41 +311,6 @@ impl Forwarder {
                 }
                 return;
             }
-        }
-    }
-
-    fn send_waiting(&mut self, leg: LegKey, kind: Kind, w: &Waiting, now: Instant, batch: &mut SendBatch) {
-        let Some(Some(track)) = self.tracks.get_mut(w.track.0) else {
-            return;
-        };
-        let Some(Some(publisher)) = self.peers.get(track.spec.leg.0) else {
-            return;
-        };
-        let extensions = std::sync::Arc::clone(&publisher.extensions);
-        let codecs = &track.spec.codecs;
-        let codec_of = |pt: u8| codecs.iter().find(|(p, _)| *p == pt).map(|(_, c)| *c);
-        let Some(Some(s)) = track.subscriptions.get_mut(w.place) else {
-            return;
-        };
-        let Some(packet) = track
-            .layers
-            .get(w.what.layer)
-            .and_then(|l| l.buffer.get(w.what.sequence))
-        else {
-            return;
-        };
-        let Some(Some(peer)) = self.peers.get_mut(leg.0) else {
-            return;
-        };
-        if s.binding.ssrc != w.ssrc || s.binding.leg != leg {
-            return;
-        }
-        let start = batch.begin();
-        let number = peer.outgoing.number();
-        let repair = kind == Kind::Resend;
-        match s.repeat(&w.what, packet, &extensions, &codec_of, number, batch.buffer()) {
-            Some(dressed) => peer.seal(batch, start, &dressed, repair, now),
-            None => batch.abort(start),
         }
     }
 
@@ -376,20 +345,18 @@ impl Forwarder {
 }
 
 impl Path {
-    /// Whether a packet that was just written for a subscription leaves now. Otherwise it was noted, and
-    /// is to be taken back.
+    /// Whether a packet that a subscription admitted leaves now. Otherwise it was noted.
     pub(super) fn passes(
         &mut self,
         s: &mut Subscription,
         (track, place): (TrackKey, usize),
-        dressed: &Dressed,
-        size: usize,
-        now: Instant,
+        packet: &Arrived<'_>,
+        admitted: &Admitted,
     ) -> bool {
-        if self.congestion.may(Kind::Media, now) {
+        if self.congestion.may(Kind::Media, packet.now) {
             return true;
         }
-        let Some(what) = s.put_off(dressed) else {
+        let Some(what) = s.put_off(packet, admitted) else {
             return true;
         };
         let waiting = Waiting {
@@ -398,7 +365,8 @@ impl Path {
             ssrc: s.binding.ssrc,
             what,
         };
-        self.congestion.keep(Kind::Media, size, waiting);
+        self.congestion
+            .keep(Kind::Media, packet.payload.len() + HEADER, waiting);
         false
     }
 

@@ -6,10 +6,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::arrive::reason_of;
 use super::drops::Drop;
 use super::peer::Source;
 use super::rtcp::{self, Item, ReportBlock};
-use super::{Forwarder, LegKey, TrackKey, reason_of};
+use super::{Forwarder, LegKey, TrackKey};
 use crate::net::SendBatch;
 use crate::session::api::{AudioLevel, MediaKind, SessionId, TrackStatistics};
 
@@ -121,55 +122,6 @@ impl Forwarder {
             }
             Item::Bye { ssrc } => {
                 peer.sources.remove(&ssrc);
-            }
-        }
-    }
-
-    fn resend(&mut self, leg: LegKey, media: u32, sequences: &[u16], now: Instant, batch: &mut SendBatch) {
-        let Some(Some(peer)) = self.peers.get_mut(leg.0) else {
-            return;
-        };
-        let Some((key, at)) = peer.sending.get(&media).copied() else {
-            return;
-        };
-        let rtt = peer.rtt();
-        let Some(Some(track)) = self.tracks.get_mut(key.0) else {
-            return;
-        };
-        let Some(Some(publisher)) = self.peers.get(track.spec.leg.0) else {
-            return;
-        };
-        let extensions = std::sync::Arc::clone(&publisher.extensions);
-        let Some(Some(s)) = track.subscriptions.get_mut(at) else {
-            return;
-        };
-        let codecs = &track.spec.codecs;
-        let codec_of = |pt: u8| codecs.iter().find(|(p, _)| *p == pt).map(|(_, c)| *c);
-        for out in sequences {
-            let Some(what) = s.resend(*out, rtt, now) else {
-                continue;
-            };
-            let Some(packet) = track
-                .layers
-                .get(what.layer)
-                .and_then(|l| l.buffer.get(what.sequence))
-            else {
-                continue;
-            };
-            let Some(Some(peer)) = self.peers.get_mut(leg.0) else {
-                return;
-            };
-            if let Some(path) = &mut peer.outgoing.path
-                && !path.repeats(s, (key, at), &what, packet.len(), now)
-            {
-                path.set_pace(leg, &mut self.pace);
-                continue;
-            }
-            let start = batch.begin();
-            let number = peer.outgoing.number();
-            match s.repeat(&what, packet, &extensions, &codec_of, number, batch.buffer()) {
-                Some(dressed) => peer.seal(batch, start, &dressed, true, now),
-                None => batch.abort(start),
             }
         }
     }

@@ -1,21 +1,23 @@
 //! One track on its way to one subscriber.
 //!
 //! Owns the rewriting: sequence numbers, timestamps, payload types, header extensions and VP8 numbers
-//! run on as one stream whatever layer feeds it. Invariants: the layer changes only at the first packet
-//! of a key frame that is the newest of its layer; a packet sent again without RTX is byte for byte the
-//! one sent before, since it is sealed under the same nonce; numbers only rise, over the whole life of a
-//! key ([`Subscription::spent`]).
+//! run on as one stream whatever layer feeds it. Here is what decides, in [`write`] what writes. Invariants:
+//! the layer changes only at the first packet of a key frame that is the newest of its layer; numbers only
+//! rise, over the whole life of a key ([`Subscription::spent`]).
+
+mod write;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use self::write::{Dressed, Resend};
 use super::audio::demand::Demand;
-use super::audio::red::{self, Red, Redundancy};
+use super::audio::red::Redundancy;
 use super::codec::Codec;
-use super::extension::{Extension, Incoming, Outgoing, Passed};
+use super::extension::{Extension, Outgoing, Passed};
 use super::gaps::Gaps;
-use super::history::{History, Sent};
+use super::history::History;
 use super::layers::LayerSet;
-use super::packet::{ExtensionWriter, Header, Rewrite, write_header};
+use super::packet::Header;
 use super::paths::Room;
 use super::receive::SenderClock;
 use super::seqmap::SequenceMap;
@@ -26,10 +28,6 @@ use crate::session::api::{Quality, SessionId};
 /// Sent packets remembered for NACK; powers of two.
 const VIDEO_HISTORY: usize = 512;
 const AUDIO_HISTORY: usize = 64;
-/// A packet is sent again at most so often.
-const MAX_RESENDS: u8 = 3;
-/// What was sent again isn't for so long at most.
-const LONGEST_HOLD: Duration = Duration::from_millis(300);
 /// Bytes on the wire by those of payload, about; and the longest that a key frame is waited for.
 const WIRE: f64 = 1.1;
 const LONGEST_WAY: Duration = Duration::from_millis(2000);
@@ -75,7 +73,7 @@ pub(crate) struct Padding {
 }
 
 /// A packet as it came, parsed once for all subscribers.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrived<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) header: &'a Header,
@@ -97,29 +95,17 @@ pub(crate) struct Arrived<'a> {
     pub(crate) now: Instant,
 }
 
-/// What is needed to seal a packet that was just written.
+/// A packet that is for this subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Dressed {
-    pub(crate) ssrc: u32,
-    /// Sequence number with the rollover counter before it.
-    pub(crate) index: u64,
-    pub(crate) header_len: usize,
-    /// The leg's transport-wide number, if the packet took it.
-    pub(crate) number: Option<u16>,
-}
-
-/// What to take from which layer's buffer, and how to dress it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Resend {
-    pub(crate) layer: usize,
-    pub(crate) sequence: u64,
+pub(crate) struct Admitted {
+    /// The number it leaves with, extended.
     out: u64,
+    /// The same with the rollover counter of the present key.
+    index: u64,
     timestamp: u32,
+    /// Of what it carries.
+    payload_type: u8,
     dress: Dress,
-    wide: u16,
-    padding: Padding,
-    /// It never left: it waited for its time.
-    first: bool,
 }
 
 /// Where a stream ended whose SSRC another track goes on with.
@@ -314,15 +300,13 @@ impl Subscription {
         self.ready && self.target.is_some() && (self.target != self.current || inside)
     }
 
-    /// Appends the packet to `out` as this subscriber gets it; `None` and nothing appended: not for it.
-    /// `clocks` are the layers' sender clocks, `number` is the leg's next transport-wide one.
-    pub(crate) fn forward(
+    /// Whether the packet is for this subscriber, and what is its own in it. What is admitted takes its number
+    /// and has to be written or put off. `clocks` are the layers' sender clocks.
+    pub(crate) fn admit(
         &mut self,
         p: &Arrived<'_>,
         clocks: &dyn Fn(usize) -> Option<SenderClock>,
-        number: u16,
-        out: &mut Vec<u8>,
-    ) -> Option<Dressed> {
+    ) -> Option<Admitted> {
         if !self.ready {
             return None;
         }
@@ -337,7 +321,7 @@ impl Subscription {
             self.map.pause();
             return None;
         }
-        let (mut payload_type, _) = self.binding.payloads.get(p.payload_type)?;
+        let (payload_type, _) = self.binding.payloads.get(p.payload_type)?;
         if p.payload.is_empty() {
             // Padding probes this worker's estimator, not the subscriber's.
             self.map.drop_packet(p.sequence);
@@ -356,9 +340,9 @@ impl Subscription {
         if p.newest {
             self.map.resume(p.sequence);
         }
-        let mapped = self.map.map(p.sequence)?;
+        let out = self.map.map(p.sequence)?;
         // One from before the present key can't be sealed under its number any more.
-        let index = mapped.checked_sub(self.before_key)?;
+        let index = out.checked_sub(self.before_key)?;
         let timestamp = p.header.timestamp.wrapping_add(self.timestamp_offset);
         let told = self.selector.announcement(&p.layering);
         let dress = self.numbers.dress(&p.layering, p.newest, marker, told);
@@ -371,72 +355,28 @@ impl Subscription {
             self.gaps.packet(p.now);
             self.last_layer = Some(p.layer);
         }
-        let red = self.binding.payloads.red_to.filter(|_| !p.redundancy.is_empty());
-        let carried = payload_type;
-        payload_type = red.unwrap_or(payload_type);
-        let at = self.milliseconds(p.now);
-        self.history.insert(Sent {
-            sequence: p.sequence,
-            out: mapped as u32,
-            timestamp,
-            dress,
-            at,
-            wide: number,
-            layer: p.layer as u8,
-            padding: p.padding,
-            // These bytes can't be made again.
-            resent: if p.restored || red.is_some() {
-                MAX_RESENDS
-            } else {
-                0
-            },
-        });
-        let start = out.len();
-        let head = Rewrite {
-            marker,
-            payload_type,
-            sequence: mapped as u16,
-            timestamp,
-            ssrc: self.binding.ssrc,
-        };
-        write_header(out, &head);
-        let numbered = self.write_extensions(p.bytes, p.passed, &dress, number, p.padding.block, out);
-        let payload_at = out.len();
-        if red.is_some() {
-            p.redundancy.write(carried, p.payload, out);
-        } else {
-            out.extend_from_slice(p.payload);
-            self.rename(p.payload_type, payload_at, out);
-        }
-        if let Some(payload) = out.get_mut(payload_at..) {
-            p.layering.rewrite(payload, &dress);
-        }
-        pad(out, start, p.padding.payload);
         self.packets += 1;
         self.bytes += p.payload.len() as u64;
-        Some(Dressed {
-            ssrc: self.binding.ssrc,
+        Some(Admitted {
+            out,
             index,
-            header_len: payload_at - start,
-            number: numbered.then_some(number),
+            timestamp,
+            payload_type,
+            dress,
         })
     }
 
-    /// Gives what redundant data from `start` on carries the payload type that it has here.
-    fn rename(&self, payload_type: u8, start: usize, out: &mut [u8]) {
-        if let Some((red, inner)) = self.binding.payloads.red_from
-            && red == payload_type
-            && let Some((to, _)) = self.binding.payloads.get(inner)
-            && to != inner
-            && let Some(payload) = out.get_mut(start..)
-        {
-            red::translate(payload, inner, to);
-        }
-    }
-
-    fn milliseconds(&mut self, now: Instant) -> u32 {
-        let epoch = *self.epoch.get_or_insert(now);
-        now.saturating_duration_since(epoch).as_millis() as u32
+    /// Admits and writes.
+    #[cfg(test)]
+    pub(crate) fn forward(
+        &mut self,
+        p: &Arrived<'_>,
+        clocks: &dyn Fn(usize) -> Option<SenderClock>,
+        number: u16,
+        out: &mut Vec<u8>,
+    ) -> Option<Dressed> {
+        let admitted = self.admit(p, clocks)?;
+        Some(self.write(p, &admitted, number, out))
     }
 
     fn switch(&mut self, p: &Arrived<'_>, clocks: &dyn Fn(usize) -> Option<SenderClock>) {
@@ -478,51 +418,6 @@ impl Subscription {
         self.accepted = LayerSet::default();
     }
 
-    /// Elements of constant length first. Whether `number` is among them.
-    fn write_extensions(
-        &self,
-        bytes: &[u8],
-        passed: &Passed,
-        dress: &Dress,
-        number: u16,
-        filling: u8,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let ids = &self.binding.extensions;
-        let mid = ids.get(Extension::Mid);
-        let wide = ids.get(Extension::TransportCc).filter(|_| self.binding.wide);
-        // The descriptor in this subscriber's terms, where they differ.
-        let own = passed
-            .get(bytes, Extension::DependencyDescriptor)
-            .and_then(|d| dress.descriptor(d));
-        let passed = || {
-            passed.iter(bytes).map(|(kind, value)| match &own {
-                Some(own) if kind == Extension::DependencyDescriptor => (kind, own.bytes()),
-                _ => (kind, value),
-            })
-        };
-        let long = |id: u8, len: usize| id > 14 || len > 16 || len == 0;
-        let two_byte = self.binding.mixed
-            && (passed().any(|(kind, v)| ids.get(kind).is_some_and(|id| long(id, v.len())))
-                || mid.is_some_and(|id| long(id, self.binding.mid.len()))
-                || wide.is_some_and(|id| long(id, 2)));
-        let mut writer = ExtensionWriter::new(out, two_byte);
-        if let Some(id) = mid {
-            writer.push(id, self.binding.mid.as_bytes());
-        }
-        if let Some(id) = wide {
-            writer.push(id, &number.to_be_bytes());
-        }
-        for (kind, value) in passed() {
-            if let Some(id) = ids.get(kind) {
-                writer.push(id, value);
-            }
-        }
-        writer.fill(usize::from(filling));
-        writer.finish();
-        wide.is_some()
-    }
-
     /// Whether the last key frame, with what followed it, may still be on its way to a receiver at the end of
     /// a path of so many bits per second.
     pub(crate) fn key_frame_is_under_way(&self, rate: u64, rtt: Duration, now: Instant) -> bool {
@@ -532,157 +427,6 @@ impl Subscription {
         let bits = (self.bytes - before) as f64 * 8.0 * WIRE;
         let takes = rtt + Duration::from_secs_f64(bits / rate.max(1) as f64);
         now.saturating_duration_since(at) < takes.min(LONGEST_WAY)
-    }
-
-    /// What a NACK for `out` asks for; `None` if it is unknown, was sent too often or just now.
-    pub(crate) fn resend(&mut self, out: u16, rtt: Duration, now: Instant) -> Option<Resend> {
-        self.nacks += 1;
-        let at = self.milliseconds(now);
-        let next = self.map.next_out();
-        let before_key = self.before_key;
-        let sent = self.history.get(out)?;
-        // Who asks again within a round trip can't know yet that the answer was lost too.
-        let hold = (rtt * 3 / 4).min(LONGEST_HOLD).as_millis() as u32;
-        if sent.resent >= MAX_RESENDS || (sent.resent > 0 && at.wrapping_sub(sent.at) < hold) {
-            return None;
-        }
-        // The record holds the low half of a number below the next.
-        let out = next.checked_sub(u64::from((next as u32).wrapping_sub(sent.out)))?;
-        if out < before_key || out < self.floor {
-            return None;
-        }
-        sent.resent += 1;
-        sent.at = at;
-        Some(Resend {
-            layer: usize::from(sent.layer),
-            sequence: sent.sequence,
-            out,
-            timestamp: sent.timestamp,
-            dress: sent.dress,
-            wide: sent.wide,
-            padding: sent.padding,
-            first: false,
-        })
-    }
-
-    /// What finds the packet again that was just written and has to wait. `None`: it can't. Without RTX a
-    /// NACK would have its number sealed before its time, and then once more.
-    pub(crate) fn put_off(&mut self, dressed: &Dressed) -> Option<Resend> {
-        let sent = self.history.get(dressed.index as u16)?;
-        if !self.binding.repairs() {
-            return None;
-        }
-        Some(Resend {
-            layer: usize::from(sent.layer),
-            sequence: sent.sequence,
-            out: dressed.index + self.before_key,
-            timestamp: sent.timestamp,
-            dress: sent.dress,
-            wide: sent.wide,
-            padding: sent.padding,
-            first: true,
-        })
-    }
-
-    /// Appends a packet of nothing but padding, under the SSRC of RTX; `None` where there is none.
-    pub(crate) fn padding(&mut self, bytes: u8, number: u16, out: &mut Vec<u8>) -> Option<Dressed> {
-        if !self.ready || !self.binding.is_numbered() {
-            return None;
-        }
-        let payload_type = self.binding.payloads.entries.iter().find_map(|e| e.2)?;
-        let index = self.rtx;
-        self.rtx += 1;
-        let start = out.len();
-        let head = Rewrite {
-            marker: false,
-            payload_type,
-            sequence: index as u16,
-            timestamp: self.last_timestamp,
-            ssrc: self.binding.rtx_ssrc,
-        };
-        write_header(out, &head);
-        self.write_extensions(&[], &Passed::default(), &Dress::NONE, number, 0, out);
-        let header_len = out.len() - start;
-        pad(out, start, bytes);
-        Some(Dressed {
-            ssrc: head.ssrc,
-            index,
-            header_len,
-            number: Some(number),
-        })
-    }
-
-    /// Appends a buffered packet once more, over RTX where it was negotiated (RFC 4588 section 4), else as
-    /// the bytes that it was; or for the first time, if it had to wait. `number` as in [`Self::forward`].
-    pub(crate) fn repeat(
-        &mut self,
-        what: &Resend,
-        packet: &[u8],
-        ids: &Incoming,
-        codec_of: &dyn Fn(u8) -> Option<Codec>,
-        number: u16,
-        out: &mut Vec<u8>,
-    ) -> Option<Dressed> {
-        let header = Header::parse(packet)?;
-        let (payloads, mut came_as) = (&self.binding.payloads, header.payload_type);
-        let mut payload = header.payload(packet)?;
-        if payloads.get(came_as).is_none() && payloads.red_from.is_some_and(|(red, _)| red == came_as) {
-            let red = Red::parse(payload)?;
-            (came_as, payload) = (red.payload_type, red.primary);
-        }
-        let (payload_type, rtx) = payloads.get(came_as)?;
-        let rtx = rtx.filter(|_| !what.first);
-        let passed = Passed::find(&header, packet, ids);
-        let start = out.len();
-        let mut head = Rewrite {
-            marker: what.dress.marker,
-            payload_type,
-            sequence: what.out as u16,
-            timestamp: what.timestamp,
-            ssrc: self.binding.ssrc,
-        };
-        // A new key has its own numbers.
-        let mut index = what.out.checked_sub(self.before_key)?;
-        if what.first {
-            self.history
-                .get(what.out as u16)
-                .filter(|s| s.out == what.out as u32)?
-                .wide = number;
-        }
-        if let Some(rtx) = rtx {
-            index = self.rtx;
-            self.rtx += 1;
-            head.payload_type = rtx;
-            head.ssrc = self.binding.rtx_ssrc;
-            head.sequence = index as u16;
-        }
-        write_header(out, &head);
-        let fresh = rtx.is_some() || what.first;
-        let carried = if fresh { number } else { what.wide };
-        // Only what is sealed under its old number must be the old bytes.
-        let padding = if rtx.is_some() {
-            Padding::default()
-        } else {
-            what.padding
-        };
-        let numbered = self.write_extensions(packet, &passed, &what.dress, carried, padding.block, out);
-        let header_len = out.len() - start;
-        if rtx.is_some() {
-            out.extend_from_slice(&(what.out as u16).to_be_bytes());
-        }
-        let payload_at = out.len();
-        out.extend_from_slice(payload);
-        self.rename(came_as, payload_at, out);
-        if let (Some(codec), Some(payload)) = (codec_of(header.payload_type), out.get_mut(payload_at..)) {
-            what.dress.rewrite(codec, payload);
-        }
-        pad(out, start, padding.payload);
-        Some(Dressed {
-            ssrc: head.ssrc,
-            index,
-            header_len,
-            number: (numbered && fresh).then_some(number),
-        })
     }
 
     /// The clock pair for a sender report: the publisher's own NTP time, so that sound and picture of one
@@ -727,17 +471,6 @@ impl Subscription {
     /// Layer whose clock stands behind what leaves now.
     pub(crate) fn clock_layer(&self) -> Option<usize> {
         self.last_layer
-    }
-}
-
-/// Puts padding behind the packet at `start` (RFC 3550 section 5.1).
-fn pad(out: &mut Vec<u8>, start: usize, padding: u8) {
-    if padding > 0 {
-        out.resize(out.len() + usize::from(padding) - 1, 0);
-        out.push(padding);
-        if let Some(first) = out.get_mut(start) {
-            *first |= 0x20;
-        }
     }
 }
 

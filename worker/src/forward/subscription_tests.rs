@@ -1,4 +1,5 @@
 use super::super::codec::Vp8;
+use super::super::extension::Incoming;
 use super::super::packet::{Header, Rewrite, write_header};
 use super::*;
 
