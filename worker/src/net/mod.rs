@@ -20,7 +20,7 @@ use tokio::net::UdpSocket;
 
 use self::batch::Run;
 pub(crate) use self::batch::SendBatch;
-use self::calls::{INBOX, Inbox, Message, OUTBOX, Outbox};
+use self::calls::{Inbox, Message, OUTBOX, Outbox};
 #[cfg(target_os = "linux")]
 use self::linux as calls;
 #[cfg(not(target_os = "linux"))]
@@ -193,16 +193,12 @@ impl UdpPort {
         self.socket.readable().await
     }
 
-    /// Hands what is there to `each`, up to a bound.
+    /// Hands what is there to `each`, up to a bound. Asks until there is no more: [`Self::readable`] would
+    /// have to before it waits, and what came meanwhile joins this turn's sends.
     pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8])) {
         for _ in 0..CALLS {
             match self.inbox.fill(&self.socket) {
-                Ok(count) => {
-                    self.inbox.each(count, &mut each);
-                    if count < INBOX {
-                        return;
-                    }
-                }
+                Ok(count) => self.inbox.each(count, &mut each),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 // An ICMP error of an earlier send; says nothing about this socket.
                 Err(_) => {}
