@@ -27,8 +27,8 @@ struct Kept {
 #[derive(Debug, Clone)]
 enum What {
     Response(Bytes),
-    /// To whoever speaks for the client.
-    Aside(Frame),
+    /// To whoever speaks for the client. Rare, and larger than what is kept by the hundred.
+    Aside(Box<Frame>),
 }
 
 impl What {
@@ -42,7 +42,7 @@ impl What {
     fn frame(self) -> Frame {
         match self {
             What::Response(bytes) => Frame::Response(bytes.to_vec()),
-            What::Aside(frame) => frame,
+            What::Aside(frame) => *frame,
         }
     }
 }
@@ -89,7 +89,7 @@ impl Outbound {
     /// was on its way when one broke is only said again where it is known that it did not arrive.
     pub fn say_aside(&mut self, frame: Frame) -> Result<(), Clogged> {
         let once_only = self.connection.is_none();
-        self.keep(What::Aside(frame), once_only)
+        self.keep(What::Aside(Box::new(frame)), once_only)
     }
 
     fn keep(&mut self, what: What, once_only: bool) -> Result<(), Clogged> {

@@ -210,22 +210,33 @@ enum State {
     Received,
 }
 
+/// A [`Sent`] with its number, without the gaps that would leave: there are many.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    sent: Sent,
+    at: Micros,
+    size: u16,
     sequence: u16,
+    probe: u8,
     state: State,
 }
 
 const FREE: Slot = Slot {
-    sent: Sent {
-        at: 0,
-        size: 0,
-        probe: 0,
-    },
+    at: 0,
+    size: 0,
     sequence: 0,
+    probe: 0,
     state: State::Free,
 };
+
+impl Slot {
+    fn sent(&self) -> Sent {
+        Sent {
+            at: self.at,
+            size: self.size,
+            probe: self.probe,
+        }
+    }
+}
 
 /// What was sent, by number.
 #[derive(Debug)]
@@ -243,16 +254,15 @@ impl History {
     /// Notes a packet that leaves.
     pub(crate) fn insert(&mut self, sequence: u16, sent: Sent) {
         let old = self.slot(sequence).map_or(FREE, |s| *s);
-        if old.state == State::InFlight
-            && sent.at - old.sent.at < REMEMBERED
-            && self.slots.len() < MAX_HISTORY
-        {
+        if old.state == State::InFlight && sent.at - old.at < REMEMBERED && self.slots.len() < MAX_HISTORY {
             self.grow();
         }
         if let Some(slot) = self.slot(sequence) {
             *slot = Slot {
-                sent,
+                at: sent.at,
+                size: sent.size,
                 sequence,
+                probe: sent.probe,
                 state: State::InFlight,
             };
         }
@@ -267,7 +277,7 @@ impl History {
             State::Free | State::Received => return None,
         };
         slot.state = State::Received;
-        Some((slot.sent, late))
+        Some((slot.sent(), late))
     }
 
     /// The packet had not come. `None` where that is no news.
@@ -277,7 +287,7 @@ impl History {
             return None;
         }
         slot.state = State::Missing;
-        Some(slot.sent)
+        Some(slot.sent())
     }
 
     fn slot(&mut self, sequence: u16) -> Option<&mut Slot> {
