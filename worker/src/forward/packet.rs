@@ -158,11 +158,13 @@ pub(crate) struct Rewrite {
 
 /// Appends a fixed header to `out`; no CSRC, no padding.
 pub(crate) fn write_header(out: &mut Vec<u8>, head: &Rewrite) {
-    out.push(0x80);
-    out.push(u8::from(head.marker) << 7 | (head.payload_type & 0x7F));
-    out.extend_from_slice(&head.sequence.to_be_bytes());
-    out.extend_from_slice(&head.timestamp.to_be_bytes());
-    out.extend_from_slice(&head.ssrc.to_be_bytes());
+    let [s0, s1] = head.sequence.to_be_bytes();
+    let [t0, t1, t2, t3] = head.timestamp.to_be_bytes();
+    let [r0, r1, r2, r3] = head.ssrc.to_be_bytes();
+    let kind = u8::from(head.marker) << 7 | (head.payload_type & 0x7F);
+    // In one piece: this is done for every packet and subscriber.
+    let fixed: [u8; FIXED] = [0x80, kind, s0, s1, t0, t1, t2, t3, r0, r1, r2, r3];
+    out.extend_from_slice(&fixed);
 }
 
 /// Appends an RFC 8285 block right after a header made by [`write_header`] and sets its X bit.
@@ -182,8 +184,8 @@ impl<'a> ExtensionWriter<'a> {
         } else {
             ONE_BYTE_PROFILE
         };
-        out.extend_from_slice(&profile.to_be_bytes());
-        out.extend_from_slice(&[0, 0]);
+        let [p0, p1] = profile.to_be_bytes();
+        out.extend_from_slice(&[p0, p1, 0, 0]);
         ExtensionWriter { out, start, two_byte }
     }
 

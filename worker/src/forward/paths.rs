@@ -32,8 +32,8 @@ const RELEASE_AGAIN: Duration = Duration::from_millis(1);
 const DROP: f64 = 0.95;
 /// What headers add to the payload of video, in percent.
 const HEADERS: u64 = 107;
-/// The same in bytes: RTP header, the extensions that subscribers get, and the tag.
-const HEADER: usize = 28 + 16;
+/// The same in bytes: RTP header and the extensions that subscribers get.
+const HEADER: usize = 24;
 /// Padding-only packets: as long as RFC 3550's count can tell.
 pub(super) const PADDING: u8 = 255;
 

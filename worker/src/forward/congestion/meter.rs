@@ -14,7 +14,9 @@ pub(crate) struct Meter {
     /// Bucket number of the newest.
     head: Option<i64>,
     first: Micros,
+    /// The newest moment, and the place of its bucket.
     last: Micros,
+    newest: usize,
 }
 
 impl Meter {
@@ -23,11 +25,19 @@ impl Meter {
             buckets: [0; BUCKETS],
             head: None,
             first: 0,
-            last: 0,
+            last: Micros::MIN,
+            newest: 0,
         }
     }
 
     pub(crate) fn add(&mut self, at: Micros, bytes: usize) {
+        // Most packets leave or come together with the one before.
+        if at == self.last {
+            if let Some(b) = self.buckets.get_mut(self.newest) {
+                *b = b.saturating_add(bytes as u32);
+            }
+            return;
+        }
         let number = at.div_euclid(BUCKET);
         match self.head {
             Some(head) if number > head => {
@@ -47,7 +57,10 @@ impl Meter {
                 self.first = at;
             }
         }
-        self.last = self.last.max(at);
+        if at >= self.last {
+            self.last = at;
+            self.newest = number.rem_euclid(BUCKETS as i64) as usize;
+        }
         let old = self.bucket(number);
         self.put(number, old.saturating_add(bytes as u32));
     }

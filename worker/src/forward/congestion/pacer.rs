@@ -72,8 +72,11 @@ impl<T> Pacer<T> {
     }
 
     fn drain(&mut self, now: Micros) {
-        let since = (now - self.at).max(0) as f64 / 1e6;
-        self.at = self.at.max(now);
+        if now <= self.at {
+            return;
+        }
+        let since = (now - self.at) as f64 / 1e6;
+        self.at = now;
         self.debt = (self.debt - since * self.effective()).max(0.0);
     }
 
