@@ -29,6 +29,8 @@ use crate::{Direction, JoinConfig, MAX_MESSAGE_BYTES, Order, Rooms, Session};
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A worker that takes no message for this long is lost.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages that go out together, if so many wait; then the client is listened to again.
+const AT_ONCE: usize = 64;
 /// How long a client has to read why its socket closes.
 const DRAIN: Duration = Duration::from_secs(1);
 /// The Start frame, which the implementation of `Rooms` sends, is number 1.
@@ -120,6 +122,9 @@ impl<R: Rooms> Relay<R> {
                 return end;
             }
         }
+        if client.flush().await.is_err() {
+            return End::ClientGone;
+        }
         let mut bucket = Bucket::new(
             self.config.messages_per_second,
             self.config.message_burst,
@@ -146,6 +151,14 @@ impl<R: Rooms> Relay<R> {
                         };
                     };
                     if let Err(end) = self.down(client, frame, &mut greeted).await { return end }
+                    // What is there already goes out with it.
+                    for _ in 1..AT_ONCE {
+                        let Ok(frame) = session.from_worker.try_recv() else { break };
+                        if let Err(end) = self.down(client, frame, &mut greeted).await { return end }
+                    }
+                    if client.flush().await.is_err() {
+                        return End::ClientGone;
+                    }
                 }
                 message = stream.next() => {
                     heard = Instant::now();
@@ -156,6 +169,9 @@ impl<R: Rooms> Relay<R> {
                 }
                 _ = refresh.tick(), if greeted => {
                     if let Err(end) = self.refresh(client).await { return end }
+                    if client.flush().await.is_err() {
+                        return End::ClientGone;
+                    }
                 }
                 _ = keepalive.tick() => {
                     if heard.elapsed() > idle {
@@ -214,7 +230,7 @@ impl<R: Rooms> Relay<R> {
         }
     }
 
-    /// One frame of the worker.
+    /// One frame of the worker; goes out with the next flush.
     async fn down(&mut self, client: &mut Client, frame: WorkerFrame, greeted: &mut bool) -> Result<(), End> {
         let bytes = match frame.frame {
             Some(worker_frame::Frame::Response(bytes)) => bytes,
@@ -236,7 +252,7 @@ impl<R: Rooms> Relay<R> {
         self.config.observer.message(Direction::Down, bytes.len());
         client.left |= is_leave(&bytes);
         client
-            .send(Message::Binary(bytes.into()))
+            .feed(Message::Binary(bytes.into()))
             .await
             .map_err(|()| End::ClientGone)?;
         if !*greeted && !client.left {
@@ -300,13 +316,14 @@ impl<R: Rooms> Relay<R> {
         response.encode_to_vec()
     }
 
+    /// A fresh token; goes out with the next flush.
     async fn refresh(&mut self, client: &mut Client) -> Result<(), End> {
         // A key that is gone is not replaced: the session lives, a reconnect will be told.
         let Some(token) = self.fresh_token().await else {
             return Ok(());
         };
         client
-            .respond(Response::RefreshToken(token))
+            .feed(encoded(Response::RefreshToken(token)))
             .await
             .map_err(|()| End::ClientGone)
     }
@@ -332,6 +349,14 @@ pub(crate) async fn shutting_down(shutdown: &mut Option<tokio::sync::watch::Rece
     std::future::pending().await
 }
 
+fn encoded(message: Response) -> Message {
+    let bytes = proto::SignalResponse {
+        message: Some(message),
+    }
+    .encode_to_vec();
+    Message::Binary(bytes.into())
+}
+
 /// The socket's sending half.
 struct Client {
     sink: SplitSink<WebSocket, Message>,
@@ -347,12 +372,23 @@ impl Client {
         }
     }
 
-    async fn respond(&mut self, message: Response) -> Result<(), ()> {
-        let bytes = proto::SignalResponse {
-            message: Some(message),
+    /// The same, but that it goes out with what comes next, in one system call.
+    async fn feed(&mut self, message: Message) -> Result<(), ()> {
+        match tokio::time::timeout(WRITE_TIMEOUT, self.sink.feed(message)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(()),
         }
-        .encode_to_vec();
-        self.send(Message::Binary(bytes.into())).await
+    }
+
+    async fn flush(&mut self) -> Result<(), ()> {
+        match tokio::time::timeout(WRITE_TIMEOUT, self.sink.flush()).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(()),
+        }
+    }
+
+    async fn respond(&mut self, message: Response) -> Result<(), ()> {
+        self.send(encoded(message)).await
     }
 
     /// Says what to do, then closes.

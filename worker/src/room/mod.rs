@@ -11,6 +11,7 @@
 //! of one room and put into another without the peer connection noticing.
 
 mod admission;
+mod announce;
 mod data;
 mod encryption;
 mod entry;

@@ -214,7 +214,7 @@ impl Room {
             Event::NeedSections { audios, videos, .. } => {
                 out.tell(session, Notice::NeedSections { audios, videos });
             }
-            Event::Connected { leg, .. } => self.connected(session, leg, out),
+            Event::Connected { leg, .. } => self.connected(session, leg, now, out),
             Event::HandedOver { state, .. } => self.handed_over(session, state.as_deref(), out),
             Event::DataOpen { .. } => self.data_open(session, out),
             Event::DataLost { .. } => self.data_lost(session, now, out),
@@ -233,7 +233,10 @@ impl Room {
             Event::StreamState { sid, paused, .. } => self.stream_state(session, &sid, paused, out),
             Event::Data {
                 reliability, payload, ..
-            } => self.data(session, reliability, &payload, now, out),
+            } => {
+                self.introduce(session, out);
+                self.data(session, reliability, &payload, now, out);
+            }
             // These two concern more than one session: see `Hall`.
             Event::Levels { levels } => self.levels(&levels),
             Event::Statistics { .. } => {}
@@ -259,7 +262,7 @@ impl Room {
         );
     }
 
-    fn connected(&mut self, session: SessionId, leg: Leg, out: &mut Outbox) {
+    fn connected(&mut self, session: SessionId, leg: Leg, now: Now, out: &mut Outbox) {
         let Some(me) = self.participants.get_mut(&session) else {
             return;
         };
@@ -275,7 +278,7 @@ impl Room {
         if me.state != State::Active {
             me.state = State::Active;
             me.changed();
-            self.announce_to_all(session, out);
+            self.announce_newcomer(session, now, out);
         }
     }
 

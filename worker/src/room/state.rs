@@ -13,6 +13,7 @@ use livekit_protocol::leave_request::Action as LeaveAction;
 use livekit_protocol::participant_info::State;
 use plenum_errors::Code;
 
+use super::announce::Newcomers;
 use super::data::ReliableMemory;
 use super::entry::Entry;
 use super::ids::{Identity, Now, ParticipantSid, RoomSid, Sids};
@@ -60,6 +61,7 @@ pub struct Room {
     pub(super) speakers: Speakers,
     pub(super) reliable: ReliableMemory,
     departed: VecDeque<Departed>,
+    pub(super) newcomers: Newcomers,
     /// Identity and the Unix millisecond before which its tokens are void.
     pub(super) revoked: VecDeque<(Identity, i64)>,
     pub(super) reserved: Reservations,
@@ -89,6 +91,7 @@ impl Room {
             speakers: Speakers::default(),
             reliable: ReliableMemory::default(),
             departed: VecDeque::new(),
+            newcomers: Newcomers::default(),
             revoked: VecDeque::new(),
             reserved: Reservations::default(),
             standing: RoomStanding::default(),
@@ -235,7 +238,7 @@ impl Room {
                 codecs: self.publishable_codecs(),
             })),
         );
-        self.announce(session, out);
+        self.announce_newcomer(session, now, out);
         self.subscribe_to_all(session, out);
         for request in &tracks {
             self.add_track(session, request, out);
@@ -261,6 +264,7 @@ impl Room {
     pub(super) fn remove(&mut self, session: SessionId) -> Option<Participant> {
         let participant = self.participants.remove(&session)?;
         self.by_identity.remove(&participant.identity);
+        self.newcomers.forget(session);
         Some(participant)
     }
 
@@ -454,6 +458,7 @@ impl Room {
         self.speakers = Speakers::default();
         self.reliable = ReliableMemory::default();
         self.departed.clear();
+        self.newcomers = Newcomers::default();
         self.reserved.clear();
         self.counted(now);
         self.session_over(now);
@@ -487,34 +492,6 @@ impl Room {
         if count == 0 {
             self.empty_since = now.since_start;
         }
-    }
-
-    /// Tell the others (and not itself) how `session` is now.
-    pub(super) fn announce(&self, session: SessionId, out: &mut Outbox) {
-        if let Some(me) = self.participants.get(&session).filter(|p| !p.grant.hidden) {
-            out.tell_all(self.everyone_but(session), Notice::Participants(vec![me.info()]));
-        }
-    }
-
-    /// Tell the others and itself how `session` is now.
-    pub(super) fn announce_to_all(&self, session: SessionId, out: &mut Outbox) {
-        let Some(me) = self.participants.get(&session) else {
-            return;
-        };
-        if me.grant.hidden {
-            out.tell(session, Notice::Participants(vec![me.info()]));
-        } else {
-            let to = self.participants.keys().copied().collect();
-            out.tell_all(to, Notice::Participants(vec![me.info()]));
-        }
-    }
-
-    pub(super) fn everyone_but(&self, session: SessionId) -> Vec<SessionId> {
-        self.participants
-            .keys()
-            .copied()
-            .filter(|s| *s != session)
-            .collect()
     }
 
     /// Everyone that `session` may know of.

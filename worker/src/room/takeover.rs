@@ -145,7 +145,7 @@ impl Room {
         if !speakers.is_empty() {
             out.tell(session, Notice::Speakers(speakers));
         }
-        self.announce(session, out);
+        self.announce_newcomer(session, now, out);
         self.subscribe_to_all(session, out);
         if let Some(sync) = sync {
             self.sync(session, &sync, now, out);

@@ -24,6 +24,7 @@ impl Room {
     /// Time has passed.
     pub(super) fn tick(&mut self, now: Now, out: &mut Outbox) {
         self.remove_the_lost(now, out);
+        self.announce_newcomers(now, out);
         self.reserved.expire(now);
         let speaking = self.speakers.changes(now);
         if !speaking.is_empty() {

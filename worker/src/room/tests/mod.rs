@@ -1,6 +1,7 @@
 //! Scripted rooms in virtual time.
 
 mod access;
+mod announce;
 mod closing;
 mod data;
 mod encryption;
