@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 pub use origin::{Network, NotANetwork, remote_address};
 pub use rate::Bucket;
 pub use refusal::{refuse, text_of};
-pub use relay::is_leave;
+pub use relay::{is_leave, is_room_moved};
 pub use serve::{ServeLimits, serve};
 
 /// The largest signal message, in either direction, and the largest join request after inflation.

@@ -45,6 +45,11 @@ pub fn is_leave(bytes: &[u8]) -> bool {
     bytes.starts_with(LEAVE_KEY)
 }
 
+/// Is this encoded SignalResponse a RoomMoved?
+pub fn is_room_moved(bytes: &[u8]) -> bool {
+    bytes.starts_with(ROOM_MOVED_KEY)
+}
+
 pub(crate) struct Relay<R> {
     pub(crate) rooms: Arc<R>,
     pub(crate) config: JoinConfig,
@@ -244,7 +249,7 @@ impl<R: Rooms> Relay<R> {
             )
             | None => return Ok(()),
         };
-        let bytes = if bytes.starts_with(ROOM_MOVED_KEY) {
+        let bytes = if is_room_moved(&bytes) {
             self.moved(bytes).await
         } else {
             bytes

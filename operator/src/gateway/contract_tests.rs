@@ -134,6 +134,10 @@ async fn a_move_to_another_worker_takes_the_peer_connection_along() {
     })
     .await;
     assert_eq!(workers[1].people(RED).await, ["alice"]);
+    // The first word is the server's: what the client says may come before its data channel is open again.
+    workers[1]
+        .told(0, |value| value["notice"] == "moved" && value["to"] == "red")
+        .await;
     workers[1].says(0, &json!({"id": 2, "do": "hello"})).await;
     let state = workers[1].told(0, |value| value["re"] == 2).await;
     assert_eq!(state["result"]["me"]["room"], "red");

@@ -67,6 +67,7 @@ use tokio::sync::watch;
 use keys::Keys;
 use live_api::LiveApi;
 use material::{ApiKey, Certificates, FrontProxy, watch_one};
+use meetings::events::Events;
 use meetings::{Meetings, Reach};
 use metrics::Metrics;
 use mirror::Mirror;
@@ -90,6 +91,9 @@ pub struct GatewayArgs {
     /// Probes and metrics (plain HTTP).
     #[arg(long, default_value = "0.0.0.0:9090", value_name = "ADDRESS")]
     pub metrics_listen: SocketAddr,
+    /// Who writes Events.
+    #[arg(long, env = "POD_NAME", default_value = "plenum-gateway")]
+    pub identity: String,
     /// The operator's own namespace: where its Secrets are.
     #[arg(long, env = "POD_NAMESPACE", default_value = "plenum-system")]
     pub namespace: String,
@@ -239,6 +243,7 @@ pub async fn run(args: GatewayArgs) -> Result<(), GatewayError> {
             keys: keys.clone(),
             metrics: metrics.clone(),
             client: client.clone(),
+            events: Events::new(client.clone(), &args.identity),
             links: links.clone(),
         }),
     };

@@ -97,6 +97,8 @@ struct ClientSession {
     takes_part: bool,
     mover: Mover,
     going: Option<Going>,
+    /// Messages for the client so far.
+    responses: u64,
     /// Number of the last move.
     moves: u64,
     /// The number of the last signal the client was given; `None` until it says hello.
@@ -130,6 +132,7 @@ pub(super) fn spawn(meetings: Arc<Meetings>, opened: Opened) -> Session {
         takes_part: opened.takes_part,
         mover,
         going: None,
+        responses: 0,
         // A session that is resumed goes on counting where others left off, at other gateways too.
         moves: u64::try_from(now_ms()).unwrap_or_default(),
         cursor: None,
@@ -262,9 +265,28 @@ impl ClientSession {
                 }
                 return true;
             }
+            Some(worker_frame::Frame::Response(ref bytes)) => {
+                self.responses = self.responses.saturating_add(1);
+                let arrives = self.responses == 2 && plenum_join::is_room_moved(bytes);
+                self.down.push(frame);
+                if arrives {
+                    self.tell_arrival();
+                }
+            }
             _ => self.down.push(frame),
         }
         false
+    }
+
+    /// The client has come with the connection that it had with another worker: its first message was that
+    /// it is back, the second that it is in another room. Before its data channel is open again it had
+    /// better say nothing, and this shows that it is.
+    fn tell_arrival(&mut self) {
+        let title = self.presence.meeting.view().plan.title(self.room.as_deref());
+        self.tell(&Notice::Moved {
+            to: self.room.clone(),
+            title,
+        });
     }
 
     fn happen(&mut self, event: Event) {

@@ -464,6 +464,41 @@ async fn hosts_make_rename_close_and_remove_rooms() {
 }
 
 #[tokio::test]
+async fn what_hosts_decide_is_told_by_events_one_for_each_decision() {
+    let world = World::new().await;
+    let (_session, mut probe) = world.join(host(), 0).await;
+    let make = json!({"id": 1, "do": "createRooms", "rooms": [{"participants": ["bob", "cid"]}, {}]});
+    assert_eq!(probe.ask(make).await["ok"], true);
+    let event = |reason: &str| {
+        let events = world.api.events.lock().unwrap();
+        let mut found = events.values().filter(|event| event["reason"] == reason);
+        let event = found.next().cloned();
+        assert!(found.next().is_none(), "{events:?}");
+        event
+    };
+    until("the rooms are told of", || event("BreakoutRoomsOpened").is_some()).await;
+    let opened = event("BreakoutRoomsOpened").unwrap();
+    assert_eq!(opened["note"], "hanna made and opened 2 breakout rooms");
+    assert_eq!(
+        (&opened["regarding"]["kind"], &opened["regarding"]["name"]),
+        (&json!("Meeting"), &json!("standup"))
+    );
+    // Who clicks fast makes a series.
+    for id in 2..6 {
+        let recall = json!({"id": id, "do": "closeRooms", "countdown": 30 + id});
+        assert_eq!(probe.ask(recall).await["ok"], true);
+        let told = || event("BreakoutRoomsRecalled").is_some();
+        until("the recall is told of", told).await;
+    }
+    let counted = || event("BreakoutRoomsRecalled").unwrap()["series"]["count"] == 4;
+    until("all of them are counted", counted).await;
+    // What was refused is no decision.
+    let unknown = json!({"id": 9, "do": "removeRoom", "room": "none"});
+    assert_eq!(probe.ask(unknown).await["ok"], false);
+    assert_eq!(world.api.events.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn endless_conflicts_end_with_an_error() {
     let world = World::new().await;
     *world.api.conflicts.lock().unwrap() = 100;

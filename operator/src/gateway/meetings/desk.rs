@@ -114,6 +114,9 @@ pub(crate) async fn execute(
         objects::delete(&reach.client, &meeting.namespace, room).await?;
     }
     known(meeting, reach, &decided.remove, false).await;
+    reach
+        .events
+        .decided(command, &asker.actor.identity, object.object_ref(&()));
     Ok(result)
 }
 

@@ -8,6 +8,7 @@
 
 pub(crate) mod automatic;
 pub(crate) mod desk;
+pub(crate) mod events;
 pub(crate) mod hub_link;
 pub(crate) mod journal;
 pub(crate) mod objects;
@@ -35,6 +36,7 @@ use super::metrics::Metrics;
 use super::mint::random_suffix;
 use super::route::Routes;
 use super::workers::Workers;
+use events::Events;
 use journal::Journal;
 use plans::View;
 
@@ -55,6 +57,7 @@ pub(crate) struct Reach {
     pub(crate) metrics: Arc<Metrics>,
     /// To the API server.
     pub(crate) client: kube::Client,
+    pub(crate) events: Events,
     pub(crate) links: Links,
 }
 

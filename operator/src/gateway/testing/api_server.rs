@@ -1,5 +1,6 @@
 //! An API server that knows Meetings and BreakoutRooms.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -19,6 +20,8 @@ pub(crate) struct ApiServer {
     /// So many writes meet a conflict.
     pub(crate) conflicts: Arc<Mutex<u32>>,
     pub(crate) writes: Arc<Mutex<Vec<(String, Value)>>>,
+    /// Events as they were written last, by name.
+    pub(crate) events: Arc<Mutex<BTreeMap<String, Value>>>,
     /// Rooms that the watch has not told of yet.
     pub(crate) unseen: Arc<Mutex<Vec<BreakoutRoom>>>,
     /// Answers nothing of use.
@@ -41,6 +44,11 @@ impl ApiServer {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         // apis/plenum.dev/v1alpha1/namespaces/NAMESPACE/KIND[/NAME[/status]]
         let (namespace, kind, name) = (parts[4], parts[5], parts.get(6).copied().unwrap_or_default());
+        if kind == "events" {
+            let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            self.events.lock().unwrap().insert(name, body.clone());
+            return (200, body.clone());
+        }
         if method != "GET" {
             self.writes
                 .lock()

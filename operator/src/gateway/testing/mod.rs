@@ -24,6 +24,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use super::Links;
 use super::keys::Keys;
 use super::material::{ApiKey, Certificates};
+use super::meetings::events::Events;
 use super::meetings::{Meetings, Reach};
 use super::metrics::Metrics;
 use super::mirror::Mirror;
@@ -179,6 +180,7 @@ impl World {
             writes: Arc::default(),
             unseen: Arc::default(),
             away: Arc::default(),
+            events: Arc::default(),
             place: place(0, 3),
         };
         let client = kube::Client::new(api.clone(), "default");
@@ -192,6 +194,7 @@ impl World {
                 public_url: Some("https://meet.test".into()),
             },
             routes,
+            events: Events::new(client.clone(), "gateway-0"),
             client,
         };
         let world = World {
