@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference,
-    ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe, SeccompProfile, SecretVolumeSource,
-    SecurityContext, Volume, VolumeMount,
+    ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe, ResourceFieldSelector, SeccompProfile,
+    SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource as _, ResourceExt as _};
@@ -209,6 +210,19 @@ fn container(pool: &MediaWorkerPool, image: &Image) -> Container {
                 )),
                 ..EnvVar::default()
             },
+            // Rounded up; 0 where nothing is asked for, which is one thread.
+            EnvVar {
+                name: "PLENUM_MEDIA_THREADS".to_owned(),
+                value_from: Some(EnvVarSource {
+                    resource_field_ref: Some(ResourceFieldSelector {
+                        resource: "requests.cpu".to_owned(),
+                        divisor: Some(Quantity("1".to_owned())),
+                        container_name: None,
+                    }),
+                    ..EnvVarSource::default()
+                }),
+                ..EnvVar::default()
+            },
         ]),
         ports: Some(vec![
             port("media-udp", media, "UDP", host),
@@ -315,6 +329,11 @@ mod tests {
         let env = at("/spec/containers/0/env");
         let named = json!({ "name": "PLENUM_POOL", "value": "plenum/edge" });
         assert!(env.as_array().is_some_and(|all| all.contains(&named)), "{env}");
+        let cores = json!({
+            "name": "PLENUM_MEDIA_THREADS",
+            "valueFrom": { "resourceFieldRef": { "resource": "requests.cpu", "divisor": "1" } },
+        });
+        assert!(env.as_array().is_some_and(|all| all.contains(&cores)), "{env}");
         let args = at("/spec/containers/0/args");
         let capped = json!("--room-metrics=7");
         assert!(args.as_array().is_some_and(|all| all.contains(&capped)), "{args}");
