@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::Assignment;
+use crate::common::{Assignment, yes};
 use crate::quantity::Duration;
 
 /// What a breakout room should be.
@@ -68,10 +68,6 @@ pub struct BreakoutRoomSpec {
     /// gives its place back.
     #[serde(default = "yes")]
     pub open: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// A Meeting in the same namespace.

@@ -4,11 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::common::yes;
 use crate::quantity::BitRate;
-
-fn yes() -> bool {
-    true
-}
 
 /// Codecs and rates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]

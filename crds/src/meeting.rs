@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Assignment, SecretRef, WorkerPoolRef};
+use crate::common::{Assignment, SecretRef, WorkerPoolRef, yes};
 use crate::media::Media;
 use crate::quantity::Duration;
 
@@ -134,10 +134,6 @@ fn default_departure_timeout() -> Duration {
 
 fn default_zero() -> Duration {
     Duration::from_secs(0)
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// When the meeting takes place: once (start, end), or again and again (start, rrule, duration).

@@ -354,6 +354,14 @@ pub(crate) async fn shutting_down(shutdown: &mut Option<tokio::sync::watch::Rece
     std::future::pending().await
 }
 
+/// A client that takes nothing for that long is gone.
+async fn in_time<E>(write: impl Future<Output = Result<(), E>>) -> Result<(), ()> {
+    match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(()),
+    }
+}
+
 fn encoded(message: Response) -> Message {
     let bytes = proto::SignalResponse {
         message: Some(message),
@@ -371,25 +379,16 @@ struct Client {
 
 impl Client {
     async fn send(&mut self, message: Message) -> Result<(), ()> {
-        match tokio::time::timeout(WRITE_TIMEOUT, self.sink.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(()),
-        }
+        in_time(self.sink.send(message)).await
     }
 
     /// The same, but that it goes out with what comes next, in one system call.
     async fn feed(&mut self, message: Message) -> Result<(), ()> {
-        match tokio::time::timeout(WRITE_TIMEOUT, self.sink.feed(message)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(()),
-        }
+        in_time(self.sink.feed(message)).await
     }
 
     async fn flush(&mut self) -> Result<(), ()> {
-        match tokio::time::timeout(WRITE_TIMEOUT, self.sink.flush()).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(()),
-        }
+        in_time(self.sink.flush()).await
     }
 
     async fn respond(&mut self, message: Response) -> Result<(), ()> {

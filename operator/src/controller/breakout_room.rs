@@ -494,32 +494,15 @@ fn rests(meeting: &Meeting) -> bool {
 /// The room as its worker is told of it.
 fn room_spec(breakout: &BreakoutRoom, meeting: &Meeting, room: &str, title: String, epoch: i64) -> RoomSpec {
     let spec = &breakout.spec;
-    let decided = meeting.status.as_ref().and_then(|status| status.session.as_ref());
     RoomSpec {
-        name: room.to_owned(),
-        epoch: u64::try_from(epoch).unwrap_or(0),
         meeting: main_room(meeting),
         title,
         max_participants: spec.max_participants.unwrap_or(meeting.spec.max_participants),
         // A breakout room is there for as long as it is open, people or not.
         empty_timeout_ms: 0,
-        departure_timeout_ms: meeting.spec.departure_timeout.as_millis(),
         // It may be prolonged; the controller ends it when its time is over.
         max_duration_ms: 0,
-        locked: decided
-            .and_then(|session| session.locked)
-            .unwrap_or(meeting.spec.locked),
-        metadata: meeting.spec.metadata.clone().unwrap_or_default(),
-        codecs: meeting
-            .spec
-            .media
-            .codecs
-            .iter()
-            .map(|codec| codec.wire_name().to_owned())
-            .collect(),
         breakouts: None,
-        encryption: Some(room::encryption(&meeting.spec.media.e2ee)),
-        publishing: Some(room::publishing(&meeting.spec.media)),
-        speakers: room::speakers(&meeting.spec.media),
+        ..room::common_spec(meeting, room, epoch)
     }
 }

@@ -536,27 +536,13 @@ fn wire_breakouts(plan: &Plan, now: i64) -> Breakouts {
 /// The meeting as its worker is told of it.
 fn room_spec(meeting: &Meeting, room: &str, epoch: i64, breakouts: Breakouts) -> RoomSpec {
     let spec = &meeting.spec;
-    let decided = meeting.status.as_ref().and_then(|status| status.session.as_ref());
     RoomSpec {
-        name: room.to_owned(),
-        epoch: u64::try_from(epoch).unwrap_or(0),
         meeting: room.to_owned(),
         title: spec.title.clone().unwrap_or_else(|| meeting.name_any()),
         max_participants: spec.max_participants,
         empty_timeout_ms: spec.empty_timeout.as_millis(),
-        departure_timeout_ms: spec.departure_timeout.as_millis(),
         max_duration_ms: spec.max_duration.as_millis(),
-        locked: decided.and_then(|session| session.locked).unwrap_or(spec.locked),
-        metadata: spec.metadata.clone().unwrap_or_default(),
-        codecs: spec
-            .media
-            .codecs
-            .iter()
-            .map(|codec| codec.wire_name().to_owned())
-            .collect(),
         breakouts: Some(breakouts),
-        encryption: Some(room::encryption(&spec.media.e2ee)),
-        publishing: Some(room::publishing(&spec.media)),
-        speakers: room::speakers(&spec.media),
+        ..room::common_spec(meeting, room, epoch)
     }
 }

@@ -12,8 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::{Selector, SelectorExt as _};
 use kube::{Resource as _, ResourceExt as _};
 use plenum_crds::{
-    AllowedNamespaces, Assignment, BitRate, EndToEndEncryption, Media, MediaWorkerPool, POOL_LABEL, Reason,
-    WorkerPoolRef,
+    AllowedNamespaces, Assignment, BitRate, MediaWorkerPool, Meeting, POOL_LABEL, Reason, WorkerPoolRef,
 };
 use plenum_errors::Code;
 use plenum_worker_api::v1::{Encryption, EndReason, Publishing, RoomReport, RoomSpec, Speakers};
@@ -34,31 +33,38 @@ const SILENT: Duration = Duration::from_secs(10);
 /// A deleted object waits this long for its worker.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What workers refuse where it is not encrypted end to end: in breakout rooms the same as in the main
-/// room.
-pub(crate) fn encryption(wanted: &EndToEndEncryption) -> Encryption {
-    Encryption {
-        tracks: wanted.required,
-        data: wanted.required_for_data,
+/// What a worker is told of every room of a meeting, the main room and breakout rooms alike.
+pub(crate) fn common_spec(meeting: &Meeting, room: &str, epoch: i64) -> RoomSpec {
+    let spec = &meeting.spec;
+    let media = &spec.media;
+    let decided = meeting.status.as_ref().and_then(|status| status.session.as_ref());
+    RoomSpec {
+        name: room.to_owned(),
+        epoch: u64::try_from(epoch).unwrap_or(0),
+        departure_timeout_ms: spec.departure_timeout.as_millis(),
+        locked: decided.and_then(|session| session.locked).unwrap_or(spec.locked),
+        metadata: spec.metadata.clone().unwrap_or_default(),
+        codecs: media
+            .codecs
+            .iter()
+            .map(|codec| codec.wire_name().to_owned())
+            .collect(),
+        encryption: Some(Encryption {
+            tracks: media.e2ee.required,
+            data: media.e2ee.required_for_data,
+        }),
+        publishing: Some(Publishing {
+            simulcast: media.simulcast,
+            red: media.audio.red,
+            dtx: media.audio.dtx,
+            max_bitrate: media.max_bitrate.as_ref().map_or(0, BitRate::bits_per_second),
+        }),
+        speakers: media.audio.speakers.as_ref().map(|choice| Speakers {
+            max: choice.max,
+            from: choice.from,
+        }),
+        ..RoomSpec::default()
     }
-}
-
-/// What workers ask publishers to send: in breakout rooms the same as in the main room.
-pub(crate) fn publishing(media: &Media) -> Publishing {
-    Publishing {
-        simulcast: media.simulcast,
-        red: media.audio.red,
-        dtx: media.audio.dtx,
-        max_bitrate: media.max_bitrate.as_ref().map_or(0, BitRate::bits_per_second),
-    }
-}
-
-/// Whom everybody hears: in breakout rooms as in the main room.
-pub(crate) fn speakers(media: &Media) -> Option<Speakers> {
-    media.audio.speakers.as_ref().map(|choice| Speakers {
-        max: choice.max,
-        from: choice.from,
-    })
 }
 
 /// Why there is no pool for a meeting.

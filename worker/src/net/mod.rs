@@ -93,24 +93,23 @@ pub(crate) fn bind_shared(address: SocketAddr, count: usize) -> io::Result<Vec<s
         );
     }
     first.bind(&address.into())?;
-    let mut sockets: Vec<std::net::UdpSocket> = vec![first.into()];
+    let first = std::net::UdpSocket::from(first);
+    let mut sockets = Vec::new();
     if count > 1 {
-        match join(&sockets, count - 1) {
-            Ok(more) => sockets.extend(more),
+        match join(&first, count - 1) {
+            Ok(more) => sockets = more,
             Err(error) => {
                 tracing::warn!(%error, "the media port cannot be shared: one thread serves all of it");
             }
         }
     }
+    sockets.insert(0, first);
     Ok(sockets)
 }
 
 /// So many more sockets on the address of the first.
 #[cfg(target_os = "linux")]
-fn join(first: &[std::net::UdpSocket], count: usize) -> io::Result<Vec<std::net::UdpSocket>> {
-    let Some(first) = first.first() else {
-        return Ok(Vec::new());
-    };
+fn join(first: &std::net::UdpSocket, count: usize) -> io::Result<Vec<std::net::UdpSocket>> {
     let address = first.local_addr()?;
     socket2::SockRef::from(first).set_reuse_port(true)?;
     (0..count)
@@ -125,7 +124,7 @@ fn join(first: &[std::net::UdpSocket], count: usize) -> io::Result<Vec<std::net:
 
 /// Elsewhere a shared port gives everything to one of its sockets.
 #[cfg(not(target_os = "linux"))]
-fn join(_: &[std::net::UdpSocket], _: usize) -> io::Result<Vec<std::net::UdpSocket>> {
+fn join(_: &std::net::UdpSocket, _: usize) -> io::Result<Vec<std::net::UdpSocket>> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

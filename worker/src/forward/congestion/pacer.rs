@@ -1,9 +1,9 @@
 //! When a packet of a subscriber leaves.
 //!
 //! Owns a leaky bucket per path and the queue of what waits for it: not packets, only what finds them
-//! again. Invariants: nothing is dropped here but on demand; what waits leaves within [`MAX_DEBT`]; sound never waits;
-//! packets sent again go first; a stream's packets leave in the order in which they came; a frame that
-//! fits in the burst leaves in one turn.
+//! again. Invariants: nothing is dropped here but on demand; what waits leaves within [`MAX_DEBT`]; sound
+//! never waits; packets sent again go first; a stream's packets leave in the order in which they came; a
+//! frame that fits in the burst leaves in one turn.
 
 use std::collections::VecDeque;
 
