@@ -122,16 +122,22 @@ export class Person {
   }
 }
 
-/** A meeting, its people and their browsers. */
+/**
+ * A meeting, its people and their browsers: one for each, as in life. Two pages of one browser share its
+ * camera, and Chromium's test camera gives neither of them any more pictures where one opened it anew while
+ * the other let it go.
+ */
 export class Conference {
-  static async open({ browsers = 2 } = {}) {
+  static async open() {
     const conference = new Conference();
     await mkdir(RESULTS, { recursive: true });
     conference.target = await clusterTarget();
     conference.namespace = conference.target.namespace;
     /** @type {Map<string, Person>} */
     conference.people = new Map();
-    conference.browsers = await Promise.all(Array.from({ length: browsers }, () => launch()));
+    /** @type {import('playwright-core').Browser[]} */
+    conference.browsers = [];
+    conference.idle = [];
     return conference;
   }
 
@@ -146,7 +152,7 @@ export class Conference {
   /** Somebody with a token, on the page, not yet in. */
   async opens(identity, { role = 'participant', as = identity } = {}) {
     const { status } = await mintToken(this.namespace, this.name, { identity, role, ttlSeconds: 3600 });
-    const browser = this.browsers[this.people.size % this.browsers.length];
+    const browser = this.idle.pop() ?? (await this.launch());
     const context = await browser.newContext();
     const page = await context.newPage();
     await page.addInitScript(WATCH_DEVICES);
@@ -154,6 +160,12 @@ export class Conference {
     this.people.set(as, person);
     await page.goto(status.joinURL);
     return person;
+  }
+
+  async launch() {
+    const browser = await launch();
+    this.browsers.push(browser);
+    return browser;
   }
 
   /** Somebody in the call. */
@@ -220,6 +232,7 @@ export class Conference {
     const people = [...this.people.values()];
     this.people.clear();
     await Promise.all(people.map((person) => person.close().catch(() => {})));
+    this.idle = [...this.browsers];
   }
 
   async close() {
