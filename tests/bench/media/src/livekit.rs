@@ -132,6 +132,7 @@ impl Front for LiveKit {
             guest,
             link,
             sections,
+            after: Vec::new(),
             offers: 1,
             unanswered: true,
             offer_again: false,
@@ -186,6 +187,8 @@ struct Client {
     guest: Guest,
     link: Link,
     sections: Vec<Section>,
+    /// Sections that follow our own, which stands where its packets say.
+    after: Vec<Section>,
     offers: u32,
     unanswered: bool,
     offer_again: bool,
@@ -313,6 +316,7 @@ impl Client {
                     Part::Member(Sending::Camera) => Section::SendSimulcast { track },
                     Part::Subscriber => return Ok(()),
                 });
+                self.sections.append(&mut self.after);
                 self.offer().await
             }
             Response::MediaSectionsRequirement(needed) => {
@@ -320,12 +324,19 @@ impl Client {
                     (needed.num_audios, Section::ReceiveAudio),
                     (needed.num_videos, Section::ReceiveVideo),
                 ];
+                let first =
+                    self.guest.part != Part::Subscriber && self.sections.len() == placeholders().len();
+                let sections = if first {
+                    &mut self.after
+                } else {
+                    &mut self.sections
+                };
                 for (count, section) in more {
                     // More than anybody has tracks is nonsense.
                     let count = count.min(64) as usize;
-                    self.sections.extend(std::iter::repeat_n(section, count));
+                    sections.extend(std::iter::repeat_n(section, count));
                 }
-                self.offer().await
+                if first { Ok(()) } else { self.offer().await }
             }
             Response::Answer(answer) => self.answer(&answer).await,
             Response::Trickle(trickle) => {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use crate::description::{OPUS, VP8};
 use crate::error::BenchError;
 use crate::front::Sending;
 use crate::link::{Ends, Link, Order};
@@ -249,6 +250,10 @@ impl Member {
                     let number = unwrap(near, short);
                     *highest_transport = Some(near.max(number));
                     arrivals.push((number, d.at));
+                }
+                // The rest is sent again, or padding.
+                if header.payload_type != VP8 && header.payload_type != OPUS {
+                    return;
                 }
                 let start = 1 << 20 | u64::from(header.sequence);
                 let stream = streams.entry(header.ssrc).or_insert(Incoming {
