@@ -16,6 +16,9 @@ const MAX_MISSING: usize = 512;
 /// A packet may be reordered for so long before it is asked for.
 const REORDER: Duration = Duration::from_millis(5);
 
+/// A pause says nothing of what lies between frames.
+const LONGEST_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Bounds of the time between two requests for one packet.
 const SOONEST: Duration = Duration::from_millis(20);
 const LATEST: Duration = Duration::from_millis(400);
@@ -62,6 +65,8 @@ pub(crate) struct Receiver {
     pub(crate) bytes: u64,
     jitter: f64,
     last_transit: Option<(Instant, u32)>,
+    /// Time between frames as they come, smoothed.
+    interval: Option<Duration>,
     prior_expected: u64,
     prior_received: u64,
     pub(crate) clock: Option<SenderClock>,
@@ -91,6 +96,7 @@ impl Receiver {
             bytes: 0,
             jitter: 0.0,
             last_transit: None,
+            interval: None,
             prior_expected: 0,
             prior_received: 0,
             clock: None,
@@ -165,6 +171,10 @@ impl Receiver {
 
     fn update_jitter(&mut self, timestamp: u32, now: Instant) {
         if let Some((at, then)) = self.last_transit {
+            if timestamp != then {
+                let took = now.saturating_duration_since(at).min(LONGEST_INTERVAL);
+                self.interval = Some(self.interval.map_or(took, |i| (i * 7 + took) / 8));
+            }
             let arrival = now.saturating_duration_since(at).as_secs_f64() * f64::from(self.clock_rate);
             let media = f64::from(timestamp.wrapping_sub(then) as i32);
             let d = (arrival - media).abs();
@@ -174,6 +184,11 @@ impl Receiver {
             }
         }
         self.last_transit = Some((now, timestamp));
+    }
+
+    /// Time between two frames.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        self.interval
     }
 
     /// Notes the sender's clock.

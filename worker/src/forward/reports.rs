@@ -228,6 +228,7 @@ impl Forwarder {
         if track.next_slow.is_none_or(|slow| now >= slow) {
             track.next_slow = Some(next_slow);
             track.note_costs(now);
+            track.note_steadiness(now);
             track.renew_requests();
             level = track.levels.take().filter(|_| !track.muted);
         }

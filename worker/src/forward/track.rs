@@ -11,7 +11,7 @@ use super::codec::Codec;
 use super::congestion::cost::Cost;
 use super::extension::Passed;
 use super::gaps::Gaps;
-use super::layers::{DEAD_AFTER, LayerState, choose, on_the_way, quality_of};
+use super::layers::{DEAD_AFTER, LayerState, Steadiness, choose, on_the_way, patience, quality_of};
 use super::levels::LevelMeter;
 use super::packet::Header;
 use super::receive::Receiver;
@@ -62,6 +62,7 @@ pub(crate) struct Layer {
     /// Layers within it, and its last key frame.
     pub(crate) source: Source,
     pub(crate) cost: Cost,
+    steadiness: Steadiness,
     asked: Option<Instant>,
     wanted: bool,
     pub(crate) plis: u64,
@@ -160,6 +161,7 @@ impl Track {
                 last_packet: None,
                 source: Source::default(),
                 cost: Cost::default(),
+                steadiness: Steadiness::default(),
                 asked: None,
                 wanted: false,
                 plis: 0,
@@ -201,8 +203,13 @@ impl Track {
     /// Whether a layer comes in, as far as any does.
     pub(crate) fn is_live(&self, at: usize) -> bool {
         let newest = self.layers.iter().filter_map(|l| l.last_packet).max();
-        let last = self.layers.get(at).and_then(|l| l.last_packet);
-        matches!((newest, last), (Some(n), Some(l)) if n.saturating_duration_since(l) < DEAD_AFTER)
+        let Some((layer, newest)) = self.layers.get(at).zip(newest) else {
+            return false;
+        };
+        let patience = patience(layer.receiver.interval());
+        layer
+            .last_packet
+            .is_some_and(|at| newest.saturating_duration_since(at) < patience)
     }
 
     /// Measures what the layers of video take.
@@ -210,6 +217,22 @@ impl Track {
         if self.video() {
             for l in &mut self.layers {
                 l.cost.note(l.receiver.packets, l.receiver.bytes, now);
+            }
+        }
+    }
+
+    /// Notes which layers come, of those that somebody would take.
+    pub(crate) fn note_steadiness(&mut self, now: Instant) {
+        if self.layers.len() < 2 {
+            return;
+        }
+        let subscriptions = self.subscriptions.iter().flatten();
+        let most = subscriptions.filter_map(|s| s.binding.wanted).max();
+        for at in 0..self.layers.len() {
+            let live = self.is_live(at);
+            if let Some(l) = self.layers.get_mut(at) {
+                let wanted = most.is_some_and(|most| l.quality <= most);
+                l.steadiness.look(live, wanted && !self.muted, now);
             }
         }
     }
@@ -238,12 +261,15 @@ impl Track {
 
     /// Chooses the layer of one subscription again; `true` if a key frame is needed for it.
     pub(crate) fn reselect(&mut self, at: usize) -> bool {
+        let newest = self.layers.iter().filter_map(|l| l.last_packet).max();
         let states: Vec<LayerState> = self
             .layers
             .iter()
             .map(|l| LayerState {
                 quality: l.quality,
                 last_packet: l.last_packet,
+                patience: patience(l.receiver.interval()),
+                steady: newest.is_none_or(|now| l.steadiness.holds(now)),
             })
             .collect();
         let Some(Some(sub)) = self.subscriptions.get_mut(at) else {

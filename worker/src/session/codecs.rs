@@ -46,7 +46,9 @@ pub(crate) struct Redundant {
 /// Feedback we understand as a receiver of media, and as its sender.
 const RECEIVE_FEEDBACK: [&str; 5] = ["nack", "nack pli", "ccm fir", "transport-cc", "goog-remb"];
 const SEND_FEEDBACK: [&str; 5] = ["nack", "nack pli", "ccm fir", "transport-cc", "goog-remb"];
-const SEND_AUDIO_FEEDBACK: [&str; 1] = ["nack"];
+/// Sound has no part in estimates. Towards us neither: Chromium would count what it sends of sound as
+/// capacity for video, but not the redundancy in it nor its headers, and overfill a narrow path for good.
+const AUDIO_FEEDBACK: [&str; 1] = ["nack"];
 
 /// The codecs of an offered or answered section that we forward, in its order. `allowed` limits them by
 /// lower-case name where it isn't empty; `receive` is our direction.
@@ -60,10 +62,9 @@ pub(crate) fn select(section: &Section, allowed: &[String], receive: bool) -> Ve
             Some((apt.parse().ok()?, m.payload_type))
         })
         .collect();
-    // Sound is little and always goes first: its packets carry no numbers for an estimator.
     let feedback: &[&str] = match (receive, section.kind) {
+        (_, MediaType::Audio) => &AUDIO_FEEDBACK,
         (true, _) => &RECEIVE_FEEDBACK,
-        (false, MediaType::Audio) => &SEND_AUDIO_FEEDBACK,
         (false, _) => &SEND_FEEDBACK,
     };
     let in_order = section.formats.iter().filter_map(|f| f.parse::<u8>().ok());
@@ -463,7 +464,7 @@ mod tests {
         };
         let usual = told(AudioOptions::default());
         assert_eq!(usual.parameters, "minptime=10;useinbandfec=1;usedtx=1");
-        assert_eq!(usual.feedback, vec!["transport-cc", "nack"]);
+        assert_eq!(usual.feedback, vec!["nack"], "sound has no part in estimates");
         assert!(usual.red.unwrap().first);
         let music = told(AudioOptions {
             stereo: true,

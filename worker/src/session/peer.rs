@@ -10,7 +10,7 @@ use super::api::{ExpectedTrack, MediaKind, TrackSid};
 use super::codecs::{Negotiated, offered, prefer, publishing, select, subscribing};
 use super::leg::LegTransport;
 use super::once::Promise;
-use super::sdp::{Description, Direction, Section, Setup};
+use super::sdp::{Description, Direction, MediaType, Section, Setup};
 use super::sections::{Slot, Table, Use};
 use super::write::{Body, Outgoing, Written, WrittenSection};
 use crate::forward::LegKey;
@@ -134,6 +134,8 @@ impl PeerLeg {
                 // section of a kind with no more than the earlier ones were answered, and could then
                 // neither send simulcast nor get feedback there.
                 .filter(|(_, e)| *e != Extension::AbsSendTime)
+                // A packet of sound with a number would be one that the sender's estimate is made of.
+                .filter(|(_, e)| *e != Extension::TransportCc || section.kind == MediaType::Video)
                 .collect();
         }
     }
