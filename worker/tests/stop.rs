@@ -28,15 +28,16 @@ const ROOM: &str = "team/standup";
 /// What SIGTERM waits here for rooms to be moved.
 const GRACE: Duration = Duration::from_secs(2);
 
-fn free_port() -> u16 {
-    // Free for UDP too, where the media port needs both.
-    loop {
+/// Ports that differ; free for UDP too, as the media port needs both.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let mut held = Vec::new();
+    while held.len() < N {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        if UdpSocket::bind(("0.0.0.0", port)).is_ok() {
-            return port;
+        if UdpSocket::bind(("0.0.0.0", tcp.local_addr().unwrap().port())).is_ok() {
+            held.push(tcp);
         }
     }
+    std::array::from_fn(|at| held[at].local_addr().unwrap().port())
 }
 
 /// A worker's process and its authority; both end with the test.
@@ -67,21 +68,21 @@ impl Pod {
         write(&directory, "tls.crt", &certificate);
         write(&directory, "tls.key", &key);
         write(&directory, "ca.crt", &authority.pem());
-        let control = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let health = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let [control, health, media] = free_ports();
+        let control = SocketAddr::from(([127, 0, 0, 1], control));
+        let health = SocketAddr::from(([127, 0, 0, 1], health));
         let process = Command::new(env!("CARGO_BIN_EXE_plenum-worker"))
             .arg("serve")
             .arg(format!("--control-listen={control}"))
             .arg(format!("--metrics-listen={health}"))
-            .arg(format!("--media-port={}", free_port()))
+            .arg(format!("--media-port={media}"))
             .arg(format!("--tls-dir={}", directory.display()))
             .arg("--worker-uid=uid-1")
             .arg(format!("--shutdown-grace={}", grace.as_secs()))
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let pod = Self {
+        let mut pod = Self {
             process,
             authority,
             directory,
@@ -113,9 +114,12 @@ impl Pod {
         answer.split(' ').nth(1)?.parse().ok()
     }
 
-    async fn until_ready_answers(&self, status: u16) {
-        let until = Instant::now() + Duration::from_secs(10);
+    async fn until_ready_answers(&mut self, status: u16) {
+        let until = Instant::now() + Duration::from_secs(60);
         while self.ready().await != Some(status) {
+            if let Some(ended) = self.process.try_wait().unwrap() {
+                panic!("the worker ended: {ended}");
+            }
             assert!(Instant::now() < until, "/readyz never answers {status}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
