@@ -181,10 +181,12 @@ async fn a_drained_worker_is_taken_back() -> Result<(), Failure> {
             !draining(meeting)
         })
         .await?;
-    assert_eq!(
-        stage.workers["edge-0"].orders().last(),
-        Some(&Order::Drain(false))
-    );
+    // Told by the pool's controller, which sees the same change as the meeting's.
+    eventually("the order to go on", async || {
+        let orders = stage.workers["edge-0"].orders();
+        (orders.last() == Some(&Order::Drain(false))).then_some(())
+    })
+    .await?;
     assert_eq!(pods(&stage).get("edge-0").await?.uid(), uid);
     Ok(())
 }

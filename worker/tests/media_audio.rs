@@ -34,7 +34,8 @@ fn sound(direction: &str, cid: Option<&str>, codecs: &[(u8, Option<u8>)]) -> Str
         .collect();
     let mut s = format!(
         "m=audio 9 UDP/TLS/RTP/SAVPF {}\r\nc=IN IP4 0.0.0.0\r\na={direction}\r\na=rtcp-mux\r\n{}\
-         a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n",
+         a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
+         a=extmap:5 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n",
         formats.join(" "),
         cid.map(|c| format!("a=msid:- {c}\r\n")).unwrap_or_default()
     );
@@ -193,6 +194,26 @@ impl Pair {
         report.extend_from_slice(&[fraction_lost, 0, 0, 1]);
         report.extend_from_slice(&[0; 16]);
         self.bob.send_rtcp(&report);
+    }
+}
+
+#[test]
+fn sound_has_no_part_in_a_senders_estimate() {
+    let mut server = Server::start();
+    let client = Client::new("alice");
+    let session = server.open(Topology::Single);
+    expect(&server, session, "microphone", "TR_a", AudioOptions::default());
+    server.expect(session, "camera", "TR_v", MediaKind::Video);
+    let sections = [
+        application(),
+        sound("sendonly", Some("microphone"), BOTH),
+        video("sendonly", Some("camera"), &[]),
+    ];
+    let answer = server.answer(session, 1, client.describe("actpass", &sections));
+    let section = |kind: &str| answer.split("m=").find(|s| s.starts_with(kind)).unwrap();
+    for what in [" transport-cc", "transport-wide-cc"] {
+        assert!(section("video").contains(what), "{answer}");
+        assert!(!section("audio").contains(what), "{answer}");
     }
 }
 

@@ -31,6 +31,11 @@ const TRIES: usize = 12;
 const NEAR: f64 = 0.02;
 /// After a change of pace: estimates follow.
 const SWING: Duration = Duration::from_secs(2);
+/// Where less than this share of what is due comes through, the pace is too much, and what was measured says
+/// nothing of a lower one: queues and estimates have to recover first.
+const WHOLE: f64 = 0.98;
+const TOO_MUCH: f64 = 0.85;
+const RECOVERY: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(3);
 /// The server brings its counts up to date every five seconds.
 const SILENCE: Duration = Duration::from_secs(7);
@@ -47,8 +52,15 @@ pub(crate) struct Soak {
     pub(crate) feedback: Option<Duration>,
 }
 
-/// Looks for the pace at which the busiest forwarding thread has this share of a core.
-async fn find(server: &mut Server, load: &Load, share: f64, first: u64) -> Result<u64, BenchError> {
+/// Looks for the pace at which the busiest forwarding thread has this share of a core. `per_frame`: packets that
+/// a frame of every publisher makes.
+async fn find(
+    server: &mut Server,
+    load: &Load,
+    share: f64,
+    first: u64,
+    per_frame: f64,
+) -> Result<u64, BenchError> {
     let mut pace = first;
     for _ in 0..TRIES {
         load.send(pace);
@@ -61,10 +73,18 @@ async fn find(server: &mut Server, load: &Load, share: f64, first: u64) -> Resul
             seen.share * 100.0,
             seen.ours * 100.0
         ));
+        if seen.per_second < WHOLE * per_frame * pace as f64 / 1000.0 {
+            pace = (pace as f64 * TOO_MUCH) as u64;
+            load.send(pace);
+            tokio::time::sleep(RECOVERY).await;
+            continue;
+        }
         if (seen.share - share).abs() <= NEAR || (pace == MOST && seen.share < share) {
             break;
         }
-        let factor = (share / seen.share.max(0.01)).clamp(0.5, 2.0);
+        // From below: a pace that is too much spoils what comes after it.
+        let aim = share - NEAR / 2.0;
+        let factor = (aim / seen.share.max(0.01)).clamp(0.5, 1.5);
         pace = ((pace as f64 * factor) as u64).clamp(1000, MOST);
     }
     Ok(pace)
@@ -106,9 +126,11 @@ struct Held {
 }
 
 async fn hold(soak: &Soak, server: &mut Server, load: &Load) -> Result<Held, BenchError> {
-    let half = find(server, load, soak.share / 2.0, FIRST).await?;
+    let per_frame = (PER_FRAME as usize * soak.rooms * soak.people) as f64;
+    let half = find(server, load, soak.share / 2.0, FIRST, per_frame).await?;
     let half_load = Stretch::measure(server, load, LOOK * 3).await?;
-    let pace = find(server, load, soak.share, half * 2).await?;
+    // Not twice: what a packet costs depends on how many there are.
+    let pace = find(server, load, soak.share, half * 3 / 2, per_frame).await?;
     load.send(0);
     tokio::time::sleep(SILENCE).await;
     let before = Counts::read(server, load).await?;
