@@ -78,6 +78,9 @@ use workers::Workers;
 
 /// Pods that are workers.
 const WORKER_LABEL: &str = "app.kubernetes.io/component=worker";
+/// Clients wait for what a new gateway has to read first, at most so long.
+const FILLED_LIMIT: Duration = Duration::from_secs(10);
+const FILLED_STEP: Duration = Duration::from_millis(20);
 
 /// Flags of `plenum-operator gateway`.
 #[derive(Debug, Clone, Args)]
@@ -266,7 +269,7 @@ pub async fn run(args: GatewayArgs) -> Result<(), GatewayError> {
         front_proxy: front_proxy.clone(),
     });
     let ready: metrics::Readiness = Arc::new(move || readiness(&drain, &routes, &keys, &workers));
-    let probes = metrics::router(metrics, ready);
+    let probes = metrics::router(metrics, ready.clone());
 
     let limits = ServeLimits::default();
     let front_listener = bind(args.listen).await?;
@@ -289,7 +292,10 @@ pub async fn run(args: GatewayArgs) -> Result<(), GatewayError> {
         limits,
         std::future::pending(),
     ));
-    let serving = tokio::spawn(plenum_join::serve(front_listener, front, limits, stopped(stop)));
+    let serving = tokio::spawn(async move {
+        until_filled(&ready).await;
+        plenum_join::serve(front_listener, front, limits, stopped(stop)).await
+    });
 
     wait_for_signal().await?;
     tracing::info!("shutting down; clients are asked to resume at another gateway");
@@ -303,6 +309,18 @@ pub async fn run(args: GatewayArgs) -> Result<(), GatewayError> {
     // Sessions write their farewell after their connections were upgraded away from the listener.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     Ok(())
+}
+
+/// Who comes before keys and meetings have been read would be turned away for good, as from one that does
+/// not exist: a client that reconnects to a gateway that has just begun anew. They wait in the listener's
+/// queue; not for ever, since what is missing has to be told.
+async fn until_filled(ready: &metrics::Readiness) {
+    let filled = async {
+        while ready().is_err() {
+            tokio::time::sleep(FILLED_STEP).await;
+        }
+    };
+    let _ = tokio::time::timeout(FILLED_LIMIT, filled).await;
 }
 
 /// Starts the mirrors that routes are read from.
