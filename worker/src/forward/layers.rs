@@ -69,6 +69,15 @@ pub(crate) struct LayerState {
     pub(crate) steady: bool,
 }
 
+impl LayerState {
+    /// Whether it comes in; `newest` is the last packet of any layer.
+    pub(crate) fn is_live(&self, newest: Option<Instant>) -> bool {
+        newest
+            .zip(self.last_packet)
+            .is_some_and(|(newest, last)| newest.saturating_duration_since(last) < self.patience)
+    }
+}
+
 /// The quality of a RID; by place in the sender's list where it isn't one of LiveKit's names.
 pub(crate) fn quality_of(rid: &str, index: usize, count: usize) -> Quality {
     match (rid, index) {
@@ -110,13 +119,7 @@ impl FromIterator<usize> for LayerSet {
 /// A layer's place with its state, where it is live.
 fn live(layers: &[LayerState]) -> impl Iterator<Item = (usize, &LayerState)> + Clone {
     let newest = layers.iter().filter_map(|l| l.last_packet).max();
-    layers
-        .iter()
-        .enumerate()
-        .filter(move |(_, l)| match (newest, l.last_packet) {
-            (Some(newest), Some(last)) => newest.saturating_duration_since(last) < l.patience,
-            _ => false,
-        })
+    layers.iter().enumerate().filter(move |(_, l)| l.is_live(newest))
 }
 
 /// The layer to forward: the highest live one up to `wanted`, steady or chosen before; else the lowest live

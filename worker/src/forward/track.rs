@@ -91,6 +91,16 @@ impl Layer {
             (quality, cost(spatial))
         }))
     }
+
+    /// `newest` is when the last packet of any layer came.
+    fn state(&self, newest: Option<Instant>) -> LayerState {
+        LayerState {
+            quality: self.quality,
+            last_packet: self.last_packet,
+            patience: patience(self.receiver.interval()),
+            steady: newest.is_none_or(|now| self.steadiness.holds(now)),
+        }
+    }
 }
 
 /// A packet of this turn that its subscribers don't have yet. Its bytes are in the layer's buffer.
@@ -188,7 +198,7 @@ impl Track {
 
     /// The highest layer of video that comes in, among those that come at the same time.
     pub(crate) fn highest_live(&self) -> Option<Quality> {
-        let newest = self.layers.iter().filter_map(|l| l.last_packet).max()?;
+        let newest = self.newest()?;
         self.layers
             .iter()
             .filter(|l| {
@@ -202,14 +212,15 @@ impl Track {
 
     /// Whether a layer comes in, as far as any does.
     pub(crate) fn is_live(&self, at: usize) -> bool {
-        let newest = self.layers.iter().filter_map(|l| l.last_packet).max();
-        let Some((layer, newest)) = self.layers.get(at).zip(newest) else {
-            return false;
-        };
-        let patience = patience(layer.receiver.interval());
-        layer
-            .last_packet
-            .is_some_and(|at| newest.saturating_duration_since(at) < patience)
+        let newest = self.newest();
+        self.layers
+            .get(at)
+            .is_some_and(|l| l.state(newest).is_live(newest))
+    }
+
+    /// When the last packet of any layer came.
+    fn newest(&self) -> Option<Instant> {
+        self.layers.iter().filter_map(|l| l.last_packet).max()
     }
 
     /// Measures what the layers of video take.
@@ -261,17 +272,8 @@ impl Track {
 
     /// Chooses the layer of one subscription again; `true` if a key frame is needed for it.
     pub(crate) fn reselect(&mut self, at: usize) -> bool {
-        let newest = self.layers.iter().filter_map(|l| l.last_packet).max();
-        let states: Vec<LayerState> = self
-            .layers
-            .iter()
-            .map(|l| LayerState {
-                quality: l.quality,
-                last_packet: l.last_packet,
-                patience: patience(l.receiver.interval()),
-                steady: newest.is_none_or(|now| l.steadiness.holds(now)),
-            })
-            .collect();
+        let newest = self.newest();
+        let states: Vec<LayerState> = self.layers.iter().map(|l| l.state(newest)).collect();
         let Some(Some(sub)) = self.subscriptions.get_mut(at) else {
             return false;
         };

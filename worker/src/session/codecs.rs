@@ -43,16 +43,19 @@ pub(crate) struct Redundant {
     pub(crate) first: bool,
 }
 
-/// Feedback we understand as a receiver of media, and as its sender.
-const RECEIVE_FEEDBACK: [&str; 5] = ["nack", "nack pli", "ccm fir", "transport-cc", "goog-remb"];
-const SEND_FEEDBACK: [&str; 5] = ["nack", "nack pli", "ccm fir", "transport-cc", "goog-remb"];
+/// Feedback we understand, in both directions.
+const VIDEO_FEEDBACK: [&str; 5] = ["nack", "nack pli", "ccm fir", "transport-cc", "goog-remb"];
 /// Sound has no part in estimates. Towards us neither: Chromium would count what it sends of sound as
 /// capacity for video, but not the redundancy in it nor its headers, and overfill a narrow path for good.
 const AUDIO_FEEDBACK: [&str; 1] = ["nack"];
 
+fn feedback(audio: bool) -> &'static [&'static str] {
+    if audio { &AUDIO_FEEDBACK } else { &VIDEO_FEEDBACK }
+}
+
 /// The codecs of an offered or answered section that we forward, in its order. `allowed` limits them by
-/// lower-case name where it isn't empty; `receive` is our direction.
-pub(crate) fn select(section: &Section, allowed: &[String], receive: bool) -> Vec<Negotiated> {
+/// lower-case name where it isn't empty.
+pub(crate) fn select(section: &Section, allowed: &[String]) -> Vec<Negotiated> {
     let repairs: Vec<(u8, u8)> = section
         .maps
         .iter()
@@ -62,18 +65,13 @@ pub(crate) fn select(section: &Section, allowed: &[String], receive: bool) -> Ve
             Some((apt.parse().ok()?, m.payload_type))
         })
         .collect();
-    let feedback: &[&str] = match (receive, section.kind) {
-        (_, MediaType::Audio) => &AUDIO_FEEDBACK,
-        (true, _) => &RECEIVE_FEEDBACK,
-        (false, _) => &SEND_FEEDBACK,
-    };
+    let audio = section.kind == MediaType::Audio;
     let in_order = section.formats.iter().filter_map(|f| f.parse::<u8>().ok());
     in_order
         .filter_map(|pt| {
             let map = section.maps.iter().find(|m| m.payload_type == pt)?;
             let codec = Codec::from_name(&map.name)?;
-            let audio = codec == Codec::Opus;
-            if audio != (section.kind == MediaType::Audio) {
+            if audio != (codec == Codec::Opus) {
                 return None;
             }
             let name = codec.name().to_ascii_lowercase();
@@ -87,7 +85,7 @@ pub(crate) fn select(section: &Section, allowed: &[String], receive: bool) -> Ve
                 parameters: section.parameters_of(pt).to_owned(),
                 repair: repairs.iter().find(|(apt, _)| *apt == pt).map(|(_, rtx)| *rtx),
                 red: audio.then(|| redundant(section, pt, &map.clock)).flatten(),
-                feedback: feedback
+                feedback: feedback(audio)
                     .iter()
                     .filter(|f| section.has_feedback(pt, f))
                     .map(|f| (*f).to_owned())
@@ -314,11 +312,7 @@ pub(crate) fn offered(audio: bool) -> Vec<Negotiated> {
             payload_type: 63,
             first: false,
         }),
-        feedback: if audio {
-            vec!["nack".to_owned()]
-        } else {
-            SEND_FEEDBACK.iter().map(|f| (*f).to_owned()).collect()
-        },
+        feedback: feedback(audio).iter().map(|f| (*f).to_owned()).collect(),
     };
     if audio {
         return vec![entry(
@@ -381,14 +375,14 @@ mod tests {
 
     #[test]
     fn codecs_are_selected_in_order_and_limited() {
-        let all = select(&video(), &[], true);
+        let all = select(&video(), &[]);
         assert_eq!(
             all.iter().map(|n| n.payload_type).collect::<Vec<_>>(),
             vec![96, 102, 108, 98]
         );
         assert_eq!(all[0].repair, Some(97));
         assert_eq!(all[0].feedback, vec!["nack pli", "transport-cc"]);
-        let vp8 = select(&video(), &["vp8".to_owned()], false);
+        let vp8 = select(&video(), &["vp8".to_owned()]);
         assert_eq!(vp8.len(), 1);
         assert_eq!(vp8[0].feedback, vec!["nack pli", "transport-cc"]);
     }
@@ -396,7 +390,7 @@ mod tests {
     #[test]
     fn the_announced_codec_comes_first() {
         let order = |name: &str| {
-            let mut codecs = select(&video(), &[], true);
+            let mut codecs = select(&video(), &[]);
             prefer(&mut codecs, name);
             codecs.iter().map(|n| n.payload_type).collect::<Vec<_>>()
         };
@@ -409,7 +403,7 @@ mod tests {
 
     #[test]
     fn h264_is_matched_by_mode_and_profile() {
-        let publisher = select(&video(), &[], true);
+        let publisher = select(&video(), &[]);
         let ours = offered(false);
         let m = translate(&publisher, &ours, &AudioOptions::default());
         assert_eq!(m.get(96), Some((96, Some(97))));
@@ -441,7 +435,7 @@ mod tests {
 
     #[test]
     fn redundant_data_belongs_to_what_it_carries() {
-        let red = |formats: &str| select(&audio(formats), &[], true)[0].red;
+        let red = |formats: &str| select(&audio(formats), &[])[0].red;
         let found = |first| {
             Some(Redundant {
                 payload_type: 63,
@@ -451,14 +445,14 @@ mod tests {
         assert_eq!(red("111 64 63 0"), found(false));
         assert_eq!(red("63 111"), found(true));
         assert_eq!(red("111 64"), None, "of something else, or not in the section");
-        let limited = select(&audio("111 63"), &["opus".to_owned()], true);
+        let limited = select(&audio("111 63"), &["opus".to_owned()]);
         assert_eq!(limited[0].red, found(false));
     }
 
     #[test]
     fn an_encoder_is_told_what_was_announced() {
         let told = |options: AudioOptions| {
-            let mut codecs = select(&audio("111 63"), &[], true);
+            let mut codecs = select(&audio("111 63"), &[]);
             publishing(&mut codecs, &options);
             codecs.remove(0)
         };
@@ -486,11 +480,11 @@ mod tests {
 
     #[test]
     fn a_subscriber_asks_again_only_for_what_does_not_come_along() {
-        let mut codecs = select(&audio("111"), &[], false);
+        let mut codecs = select(&audio("111"), &[]);
         subscribing(&mut codecs, true);
         assert_eq!(codecs[0].feedback, vec!["nack"]);
         assert!(codecs[0].parameters.ends_with(";sprop-stereo=1"));
-        let mut codecs = select(&audio("111 63"), &[], false);
+        let mut codecs = select(&audio("111 63"), &[]);
         subscribing(&mut codecs, false);
         assert!(codecs[0].feedback.is_empty());
         assert!(!codecs[0].parameters.contains("sprop"));
@@ -498,8 +492,8 @@ mod tests {
 
     #[test]
     fn redundant_data_is_translated_where_both_have_it() {
-        let with = select(&audio("111 63"), &[], true);
-        let without = select(&audio("111"), &[], true);
+        let with = select(&audio("111 63"), &[]);
+        let without = select(&audio("111"), &[]);
         let red = |from: &[Negotiated], to: &[Negotiated]| {
             let map = translate(from, to, &AudioOptions::default());
             (map.get(111), map.get(63))

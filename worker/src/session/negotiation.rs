@@ -474,7 +474,7 @@ fn accept(slot: &mut Slot, section: &Section) {
     if section.rejected() {
         return;
     }
-    let chosen = select(section, &[], false);
+    let chosen = select(section, &[]);
     if !chosen.is_empty() {
         slot.codecs = chosen;
     }

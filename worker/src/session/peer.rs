@@ -116,7 +116,7 @@ impl PeerLeg {
         for (slot, section) in self.table.slots.iter_mut().zip(&offer.sections) {
             let receive = matches!(slot.used, Use::Publishes(_));
             let limit: &[String] = if receive { allowed } else { &[] };
-            slot.codecs = select(section, limit, receive);
+            slot.codecs = select(section, limit);
             slot.rids.clear();
             if let Use::Publishes(sid) = &slot.used {
                 let track = announced(sid, section);

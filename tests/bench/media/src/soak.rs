@@ -61,10 +61,11 @@ async fn find(
     first: u64,
     per_frame: f64,
 ) -> Result<u64, BenchError> {
-    let mut pace = first;
+    let (mut pace, mut settle) = (first, SWING);
     for _ in 0..TRIES {
         load.send(pace);
-        tokio::time::sleep(SWING).await;
+        tokio::time::sleep(settle).await;
+        settle = SWING;
         let seen = Stretch::measure(server, load, LOOK).await?;
         note(&format!(
             "{:.1} frames per second: {:.0} packets/s, {:.0} % of a core (the generator: {:.0} %)",
@@ -75,8 +76,7 @@ async fn find(
         ));
         if seen.per_second < WHOLE * per_frame * pace as f64 / 1000.0 {
             pace = (pace as f64 * TOO_MUCH) as u64;
-            load.send(pace);
-            tokio::time::sleep(RECOVERY).await;
+            settle = RECOVERY;
             continue;
         }
         if (seen.share - share).abs() <= NEAR || (pace == MOST && seen.share < share) {
