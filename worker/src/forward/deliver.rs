@@ -129,6 +129,7 @@ impl Forwarder {
                 }
                 self.arrived = (recycled(plain), recycled(as_red));
                 track.pending.clear();
+                track.begins = false;
             }
             self.cursor.track += 1;
             self.cursor.subscription = 0;

@@ -279,7 +279,7 @@ impl Forwarder {
     }
 
     /// Binds a subscription, in place of an earlier one of the same session. `false`: no such track.
-    pub(crate) fn bind(&mut self, sid: &TrackSid, binding: Binding, seed: u32) -> bool {
+    pub(crate) fn bind(&mut self, sid: &TrackSid, binding: Binding, seed: u32, now: Instant) -> bool {
         let Some(key) = self.by_sid.get(sid).copied() else {
             return false;
         };
@@ -298,6 +298,9 @@ impl Forwarder {
             subscription.ready = peer.srtp.is_some();
             peer.begin(&mut subscription, place);
         }
+        if !subscription.ready {
+            track.anticipate(now);
+        }
         track.attach(subscription);
         if video {
             self.open_path(leg, numbered);
@@ -306,10 +309,24 @@ impl Forwarder {
         true
     }
 
+    /// A session is about to subscribe: while it negotiates, a key frame can come. Over a connection that
+    /// doesn't stand yet that takes longer.
+    pub(crate) fn anticipate(&mut self, sid: &TrackSid, leg: LegKey, now: Instant) {
+        let Some(key) = self.by_sid.get(sid).copied() else {
+            return;
+        };
+        let stands = self.peer(leg).is_some_and(|p| p.srtp.is_some());
+        if let Some(track) = self.track(key).filter(|t| stands && t.video()) {
+            track.anticipate(now);
+            self.look_soon(key);
+        }
+    }
+
     /// Chooses the layers of a track's subscriptions and gives those without a picture what there is to
     /// begin with, in this turn.
     fn begin_soon(&mut self, key: TrackKey) {
         if let Some(track) = self.track(key) {
+            track.begins = true;
             for at in 0..track.subscriptions.len() {
                 track.reselect(at);
             }

@@ -2,6 +2,8 @@
 
 use super::super::congestion::link::Link;
 use super::world::{SUBSCRIBER, World, pair, route};
+use crate::session::api::TrackSid;
+
 #[test]
 fn a_narrow_path_gets_the_layer_that_fits_and_a_wider_one_more() {
     for seed in 0..4 {
@@ -121,7 +123,7 @@ type Hardship = fn(&mut World);
 /// Ends and links as they are: frames of all sizes, large key frames, rare feedback, a busy machine, loss.
 const HARDSHIPS: [(&str, Hardship); 6] = [
     ("plain", |_| {}),
-    ("uneven frames", |w| (w.noise, w.key_size) = (0.6, 10)),
+    ("uneven frames", |w| (w.noise, w.key_size) = (0.6, 8)),
     ("rare feedback", |w| w.feedback = 250_000),
     ("busy machine", |w| w.busy = 60_000),
     ("jitter", |w| w.link.jitter = 30_000),
@@ -188,4 +190,59 @@ fn a_link_that_narrows_is_followed_without_a_pause() {
         }
     }
     assert_eq!(found, "");
+}
+
+/// How long after subscribing a subscriber has its first picture.
+fn first_picture(w: &mut World) -> i64 {
+    let start = w.now;
+    w.subscribe();
+    w.run(2);
+    w.decoder.decoded.first().expect("a picture").0 - start
+}
+
+#[test]
+fn a_key_frame_comes_while_a_session_negotiates() {
+    for seed in 0..4 {
+        let first = |anticipates: bool| {
+            let mut w = World::new(Link::new(8e6, seed), true, 1);
+            w.run(3);
+            if anticipates {
+                w.f.anticipate(&TrackSid::from("V"), w.subscriber, w.at(w.now));
+            }
+            w.run_for(120_000);
+            let first = first_picture(&mut w);
+            assert_eq!(w.requests, 1, "of key frames");
+            first
+        };
+        let (with, without) = (first(true), first(false));
+        assert!(with + 50_000 <= without, "{seed}: {with}, {without}");
+    }
+}
+
+#[test]
+fn nothing_is_asked_for_where_there_is_something_to_begin_with() {
+    let mut w = World::new(Link::new(8e6, 1), true, 1);
+    w.run_for(300_000);
+    w.f.anticipate(&TrackSid::from("V"), w.subscriber, w.at(w.now));
+    w.run_for(100_000);
+    first_picture(&mut w);
+    assert_eq!(w.requests, 0, "there was one 0.3 s before");
+}
+
+#[test]
+fn a_receiver_that_is_set_up_after_the_first_key_frame_gets_it_again() {
+    for seed in 0..4 {
+        let mut w = World::new(Link::new(8e6, seed), true, 3);
+        w.run(1);
+        w.subscribe();
+        w.run(12);
+        w.unsubscribe();
+        w.f.anticipate(&TrackSid::from("V"), w.subscriber, w.at(w.now));
+        w.run_for(120_000);
+        w.deaf = w.now + 90_000;
+        let first = first_picture(&mut w);
+        // Then a frame that it can make nothing of, there and back.
+        let most = 90_000 + 1_000_000 / 15 + 3 * w.link.delay + 20_000;
+        assert!(first <= most, "{seed}: {first}, {most}");
+    }
 }

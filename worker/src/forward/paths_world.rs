@@ -169,6 +169,10 @@ pub(super) struct World {
     pub(super) numbered: u64,
     pub(super) told: Vec<(Micros, bool)>,
     wide: bool,
+    /// What comes before is lost: the subscriber's receiver isn't set up.
+    pub(super) deaf: Micros,
+    /// Key frames that the publisher was asked for.
+    pub(super) requests: usize,
 }
 
 impl World {
@@ -237,6 +241,8 @@ impl World {
             numbered: 0,
             told: Vec::new(),
             wide,
+            deaf: 0,
+            requests: 0,
         }
     }
 
@@ -261,8 +267,20 @@ impl World {
         };
         let video = binding(VIDEO, REPAIR, 96, Some(97), self.wide);
         let sound = binding(SOUND, SOUND + 1, 111, None, false);
-        assert!(self.f.bind(&TrackSid::from("V"), video, 7));
-        assert!(self.f.bind(&TrackSid::from("A"), sound, 9));
+        let now = self.at(self.now);
+        assert!(self.f.bind(&TrackSid::from("V"), video, 7, now));
+        assert!(self.f.bind(&TrackSid::from("A"), sound, 9, now));
+    }
+
+    /// Ends what [`Self::subscribe`] began; the subscriber's receiver goes.
+    pub(super) fn unsubscribe(&mut self) {
+        for sid in ["V", "A"] {
+            self.f.unbind(&TrackSid::from(sid), SessionId(2));
+        }
+        self.run_for(500_000);
+        self.decoder = Decoder::default();
+        self.missing.clear();
+        self.highest = None;
     }
 
     /// Somebody else's bytes go first, as signalling does at a join.
@@ -277,8 +295,12 @@ impl World {
     }
 
     pub(super) fn run(&mut self, seconds: i64) -> (Micros, Micros) {
+        self.run_for(seconds * 1_000_000)
+    }
+
+    pub(super) fn run_for(&mut self, time: Micros) -> (Micros, Micros) {
         let from = self.now;
-        while self.now < from + seconds * 1_000_000 {
+        while self.now < from + time {
             self.step();
         }
         (from, self.now)
@@ -402,6 +424,7 @@ impl World {
             let len = self.sender.open_rtcp(&mut packet).unwrap();
             for item in rtcp::parse(&packet[..len]) {
                 if let Item::Pli { media } = item {
+                    self.requests += 1;
                     self.layers[media as usize - 10].2 = true;
                 }
             }
@@ -409,6 +432,9 @@ impl World {
     }
 
     fn receive(&mut self, mut packet: Vec<u8>, at: Micros) {
+        if at < self.deaf {
+            return;
+        }
         if (192..=223).contains(&packet[1]) {
             return; // a report
         }
@@ -453,6 +479,15 @@ impl World {
         }
         self.highest = self.highest.max(Some(sequence));
         self.decoder.packet(payload, at);
+        // As browsers do: nothing can be made of the first frame.
+        let delta = payload[1] & 1 == 1;
+        if delta && self.last_pli < self.deaf && self.decoder.decoded.is_empty() {
+            self.last_pli = self.now;
+            let mut out = Vec::new();
+            rtcp::pli(&mut out, 9, VIDEO);
+            self.receiver.seal_rtcp(&mut out, 0).unwrap();
+            self.back.put(self.now + self.link.delay, out);
+        }
     }
 
     fn answer(&mut self) {

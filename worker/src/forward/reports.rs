@@ -115,6 +115,13 @@ impl Forwarder {
                 if rate.is_some_and(|rate| s.key_frame_is_under_way(rate, rtt, now)) {
                     return;
                 }
+                if track.begin_again(at, now) {
+                    self.begin_soon(key);
+                    return;
+                }
+                let Some(Some(s)) = track.subscriptions.get(at) else {
+                    return;
+                };
                 if let Some(layer) = s.current.or(s.target) {
                     track.want_key_frame(layer);
                     self.send_key_frame_requests(key.0, now, batch);
@@ -224,6 +231,11 @@ impl Forwarder {
             return None;
         }
         track.due = None;
+        if track.begins {
+            // Before that nobody knows whether a key frame has to be asked for.
+            self.look_soon(key);
+            return None;
+        }
         let mut level = None;
         if track.next_slow.is_none_or(|slow| now >= slow) {
             track.next_slow = Some(next_slow);

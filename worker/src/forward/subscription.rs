@@ -31,6 +31,11 @@ const AUDIO_HISTORY: usize = 64;
 /// Bytes on the wire by those of payload, about; and the longest that a key frame is waited for.
 const WIRE: f64 = 1.1;
 const LONGEST_WAY: Duration = Duration::from_millis(2000);
+/// A receiver that asks for a key frame so soon may not have been there for the first, so many times.
+const BEGINNING: Duration = Duration::from_secs(2);
+const BEGINNINGS: u8 = 3;
+/// A key frame that a path carries in so little time may as well be sent twice.
+const QUICK: Duration = Duration::from_millis(200);
 /// A switch whose sender-report time is further off than this from the arrival time isn't believed.
 const MAX_CLOCK_ERROR: i64 = 3;
 
@@ -142,6 +147,8 @@ pub(crate) struct Subscription {
     floor: u64,
     /// When the last key frame began, and the bytes before it.
     key_frame: Option<(Instant, u64)>,
+    /// When the first packet left, and how often it began anew for a receiver that missed it.
+    begun: Option<(Instant, u8)>,
     map: SequenceMap,
     timestamp_offset: u32,
     last_timestamp: u32,
@@ -192,6 +199,7 @@ impl Subscription {
             cut: false,
             floor: 0,
             key_frame: None,
+            begun: None,
             map: SequenceMap::new(u64::from(seed & 0x3FFF)),
             timestamp_offset: 0,
             last_timestamp: seed,
@@ -355,6 +363,7 @@ impl Subscription {
             self.gaps.packet(p.now);
             self.last_layer = Some(p.layer);
         }
+        self.begun.get_or_insert((p.now, 0));
         self.packets += 1;
         self.bytes += p.payload.len() as u64;
         Some(Admitted {
@@ -418,6 +427,20 @@ impl Subscription {
         self.accepted = LayerSet::default();
     }
 
+    /// How often it began anew, while it may do so again.
+    pub(crate) fn beginnings(&self, now: Instant) -> Option<u8> {
+        let (at, times) = self.begun?;
+        (times < BEGINNINGS && now.saturating_duration_since(at) < BEGINNING).then_some(times)
+    }
+
+    /// Begins again, for a receiver that wasn't there the first time.
+    pub(crate) fn begin_again(&mut self) {
+        if let Some((_, times)) = &mut self.begun {
+            *times += 1;
+        }
+        self.restart();
+    }
+
     /// Whether the last key frame, with what followed it, may still be on its way to a receiver at the end of
     /// a path of so many bits per second.
     pub(crate) fn key_frame_is_under_way(&self, rate: u64, rtt: Duration, now: Instant) -> bool {
@@ -425,8 +448,13 @@ impl Subscription {
             return false;
         };
         let bits = (self.bytes - before) as f64 * 8.0 * WIRE;
-        let takes = rtt + Duration::from_secs_f64(bits / rate.max(1) as f64);
-        now.saturating_duration_since(at) < takes.min(LONGEST_WAY)
+        let takes = Duration::from_secs_f64(bits / rate.max(1) as f64);
+        // The first may have come before the client knew of the stream. A decoder set up since knows
+        // nothing of it.
+        if takes < QUICK && self.beginnings(now) == Some(0) {
+            return false;
+        }
+        now.saturating_duration_since(at) < (rtt + takes).min(LONGEST_WAY)
     }
 
     /// The clock pair for a sender report: the publisher's own NTP time, so that sound and picture of one

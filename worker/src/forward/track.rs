@@ -141,6 +141,8 @@ pub(crate) struct Track {
     pub(crate) due: Option<Instant>,
     /// When levels are told and layers looked at again.
     pub(crate) next_slow: Option<Instant>,
+    /// What its subscriptions may begin with is looked for at the end of this turn.
+    pub(crate) begins: bool,
 }
 
 impl Track {
@@ -189,6 +191,7 @@ impl Track {
             sound: Sound::default(),
             due: None,
             next_slow: None,
+            begins: false,
         }
     }
 
@@ -377,6 +380,34 @@ impl Track {
         for layer in [target, lowest].into_iter().flatten() {
             self.want_key_frame(layer);
         }
+    }
+
+    /// Somebody will receive it in a moment: a key frame of what they will begin with is wanted by then.
+    pub(crate) fn anticipate(&mut self, now: Instant) {
+        let newest = self.newest();
+        let states: Vec<LayerState> = self.layers.iter().map(|l| l.state(newest)).collect();
+        let lowest = choose(Some(Quality::Low), &states, None);
+        if let Some(l) = lowest.and_then(|l| self.layers.get_mut(l)) {
+            l.wanted |= !l.source.key_frames.is_fresh(now);
+        }
+    }
+
+    /// A receiver asks for a key frame that was there too late for the first one: if there still is one to
+    /// begin with, the subscription does so again.
+    pub(crate) fn begin_again(&mut self, at: usize, now: Instant) -> bool {
+        let Some(Some(s)) = self.subscriptions.get_mut(at) else {
+            return false;
+        };
+        let fed = s.current.and_then(|l| self.layers.get(l));
+        let starts = s.beginnings(now).is_some()
+            && fed.is_some_and(|l| {
+                let has = |sequence| l.buffer.get(sequence).is_some();
+                l.source.key_frames.replay(now, has).is_some()
+            });
+        if starts {
+            s.begin_again();
+        }
+        starts
     }
 
     /// Nothing of what came in so far may be shown again.

@@ -178,7 +178,7 @@ impl Engine {
                 session,
                 sid,
                 publisher_sid,
-            } => self.subscribe(session, sid, &publisher_sid),
+            } => self.subscribe(session, sid, &publisher_sid, now),
             Command::Unsubscribe { session, sid } => self.unsubscribe(session, &sid),
             Command::SetLayer {
                 session,
@@ -337,7 +337,7 @@ impl Engine {
         }
     }
 
-    fn subscribe(&mut self, session: SessionId, sid: TrackSid, publisher: &str) {
+    fn subscribe(&mut self, session: SessionId, sid: TrackSid, publisher: &str, now: Instant) {
         let Some(client) = self.clients.get_mut(&session) else {
             return;
         };
@@ -345,6 +345,7 @@ impl Engine {
         match client.wish(&sid) {
             Some(wish) => wish.stream = stream,
             None => {
+                self.forwarder.anticipate(&sid, client.receiving_ref().key, now);
                 client.wishes.push(Wish {
                     sid,
                     stream,
@@ -508,7 +509,7 @@ impl Engine {
                 continue;
             };
             if client.once.is_some() {
-                self.fill(session);
+                self.fill(session, now);
                 continue;
             }
             if client.releasing(now) {

@@ -135,7 +135,7 @@ impl Engine {
             mid_to_track,
         });
         for sid in bound {
-            self.start_forwarding(session, &sid);
+            self.start_forwarding(session, &sid, now);
         }
         self.collect(session);
         self.unsettled.push(session);
@@ -230,7 +230,7 @@ impl Engine {
                     .get(&subscriber)
                     .is_some_and(|c| c.wishes.iter().any(|w| w.sid == sid && w.bound))
                 {
-                    self.start_forwarding(subscriber, &sid);
+                    self.start_forwarding(subscriber, &sid, now);
                 }
                 self.unsettled.push(subscriber);
             }
@@ -289,7 +289,7 @@ impl Engine {
     }
 
     /// A subscription's section is known to both: packets may flow.
-    pub(super) fn start_forwarding(&mut self, session: SessionId, sid: &TrackSid) {
+    pub(super) fn start_forwarding(&mut self, session: SessionId, sid: &TrackSid, now: Instant) {
         let seed = self.random_u32();
         let Some(client) = self.clients.get_mut(&session) else {
             return;
@@ -336,7 +336,7 @@ impl Engine {
         };
         wish.bound = true;
         let (fps, priority) = (wish.fps, wish.priority);
-        if self.forwarder.bind(sid, binding, seed) {
+        if self.forwarder.bind(sid, binding, seed, now) {
             self.forwarder.prefer(sid, session, fps, priority);
             self.events.push(Event::SubscriptionBound {
                 session,
@@ -452,7 +452,7 @@ impl Engine {
             .collect();
         self.install_extensions(session, Leg::Subscriber);
         for sid in fresh {
-            self.start_forwarding(session, &sid);
+            self.start_forwarding(session, &sid, now);
         }
         self.collect(session);
         self.unsettled.push(session);

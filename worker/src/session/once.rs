@@ -103,12 +103,12 @@ impl Engine {
     }
 
     /// Gives free sections to what waits for one. Nothing has to be told: the client knows the sections.
-    pub(super) fn fill(&mut self, session: SessionId) {
+    pub(super) fn fill(&mut self, session: SessionId, now: Instant) {
         if !self.clients.get(&session).is_some_and(|c| c.negotiated) {
             return;
         }
         for sid in self.bind_wishes(session) {
-            self.start_forwarding(session, &sid);
+            self.start_forwarding(session, &sid, now);
         }
     }
 

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// A picture older than this is better replaced by a new key frame.
 const MAX_AGE: Duration = Duration::from_millis(1000);
+/// Half as old it will do for one who comes in a moment.
+const FRESH: Duration = Duration::from_millis(500);
 /// What a new subscriber is sent at once, at most.
 const MAX_BYTES: usize = 128 << 10;
 /// Packets, likewise: an answer to a lost burst must still be in the buffer.
@@ -94,6 +96,12 @@ impl LastKeyFrame {
         *self = LastKeyFrame::default();
     }
 
+    /// Whether one who comes in a moment will be able to start here.
+    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
+        self.point
+            .is_some_and(|p| now.saturating_duration_since(p.at) <= FRESH)
+    }
+
     /// What to send a new subscriber at once; `has` tells whether a packet is still in the buffer.
     pub(crate) fn replay(&self, now: Instant, has: impl Fn(u64) -> bool) -> Option<Replay> {
         let point = self.point?;
@@ -133,6 +141,7 @@ mod tests {
     fn a_recent_key_frame_is_replayed_to_the_newest_packet() {
         let start = Instant::now();
         let k = stream(start);
+        assert!(k.is_fresh(start + ms(500)) && !k.is_fresh(start + ms(501)));
         let replay = k.replay(start + ms(400), |_| true).unwrap();
         assert_eq!((replay.first, replay.last, replay.meets), (100, 111, 90 + 36_000));
     }
