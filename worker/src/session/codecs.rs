@@ -22,7 +22,7 @@ pub(crate) struct Negotiated {
     /// Redundant audio data of it.
     pub(crate) red: Option<Redundant>,
     /// Feedback agreed on.
-    pub(crate) feedback: Vec<String>,
+    pub(crate) feedback: Vec<&'static str>,
 }
 
 impl Negotiated {
@@ -87,8 +87,8 @@ pub(crate) fn select(section: &Section, allowed: &[String]) -> Vec<Negotiated> {
                 red: audio.then(|| redundant(section, pt, &map.clock)).flatten(),
                 feedback: feedback(audio)
                     .iter()
+                    .copied()
                     .filter(|f| section.has_feedback(pt, f))
-                    .map(|f| (*f).to_owned())
                     .collect(),
             })
         })
@@ -142,9 +142,9 @@ pub(crate) fn subscribing(codecs: &mut [Negotiated], stereo: bool) {
 const STEREO_BITRATE: &str = "510000";
 
 fn nack(codec: &mut Negotiated, on: bool) {
-    codec.feedback.retain(|f| f != "nack");
+    codec.feedback.retain(|f| *f != "nack");
     if on {
-        codec.feedback.push("nack".to_owned());
+        codec.feedback.push("nack");
     }
 }
 
@@ -312,7 +312,7 @@ pub(crate) fn offered(audio: bool) -> Vec<Negotiated> {
             payload_type: 63,
             first: false,
         }),
-        feedback: feedback(audio).iter().map(|f| (*f).to_owned()).collect(),
+        feedback: feedback(audio).to_vec(),
     };
     if audio {
         return vec![entry(

@@ -180,15 +180,12 @@ impl Engine {
             rids: slot.rids.clone(),
             max_bitrate: known.and_then(|t| t.max_bitrate),
             ssrcs: announced(section),
-            nack: slot.codecs.iter().any(|c| c.feedback.iter().any(|f| f == "nack")),
+            nack: slot.codecs.iter().any(|c| c.feedback.contains(&"nack")),
             sound: sound_of(kind, &slot.codecs, &audio),
         };
         let simulcast = spec.rids.len() > 1;
         let wide = slot.extensions.iter().any(|(_, e)| *e == Extension::TransportCc)
-            && slot
-                .codecs
-                .iter()
-                .any(|c| c.feedback.iter().any(|f| f == "transport-cc"));
+            && slot.codecs.iter().any(|c| c.feedback.contains(&"transport-cc"));
         let live = LiveTrack {
             session,
             kind,
@@ -309,10 +306,7 @@ impl Engine {
             extensions.set(*e, *id);
         }
         let (mid, ssrcs) = (slot.mid.clone(), slot.ssrcs);
-        let wide = slot
-            .codecs
-            .iter()
-            .any(|c| c.feedback.iter().any(|f| f == "transport-cc"));
+        let wide = slot.codecs.iter().any(|c| c.feedback.contains(&"transport-cc"));
         let payloads = translate(&track.codecs, &slot.codecs, &track.audio);
         let Some(wish) = client.wish(sid) else { return };
         if payloads.entries.is_empty() {

@@ -316,9 +316,9 @@ fn one_estimator(codecs: &[Negotiated], extensions: &[(u8, Extension)]) -> Vec<N
         .iter()
         .cloned()
         .map(|mut c| {
-            let wide = wide && c.feedback.iter().any(|f| f == "transport-cc");
+            let wide = wide && c.feedback.contains(&"transport-cc");
             c.feedback
-                .retain(|f| f != if wide { "goog-remb" } else { "transport-cc" });
+                .retain(|f| *f != if wide { "goog-remb" } else { "transport-cc" });
             c
         })
         .collect()
