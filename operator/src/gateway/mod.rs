@@ -293,7 +293,10 @@ pub async fn run(args: GatewayArgs) -> Result<(), GatewayError> {
         std::future::pending(),
     ));
     let serving = tokio::spawn(async move {
-        until_filled(&ready).await;
+        tokio::select! {
+            () = until_filled(&ready) => {}
+            () = stopped(stop.clone()) => {}
+        }
         plenum_join::serve(front_listener, front, limits, stopped(stop)).await
     });
 
