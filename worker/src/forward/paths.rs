@@ -13,7 +13,7 @@ use super::congestion::pacer::Kind;
 use super::congestion::{Congestion, OVERHEAD};
 use super::reports::Job;
 use super::rtcp::Path as Said;
-use super::subscription::{Admitted, Arrived, Resend, Subscription};
+use super::subscription::{Admitted, Arrived, PathState, Resend, Subscription};
 use super::timers::Timers;
 use super::track::Track;
 use super::{Forwarder, LegKey, TrackKey};
@@ -252,6 +252,14 @@ impl Forwarder {
         path.congestion.estimate(now)
     }
 
+    pub(super) fn path_state(&mut self, leg: LegKey, now: Instant) -> Option<PathState> {
+        let path = self.peer(leg)?.outgoing.path.as_ref()?;
+        Some(PathState {
+            estimate: path.congestion.estimate(now)?,
+            strained: path.congestion.is_strained(now),
+        })
+    }
+
     /// What changed between playing and paused since the last call.
     pub(crate) fn take_stream_states(&mut self) -> Vec<(SessionId, TrackSid, bool)> {
         std::mem::take(&mut self.stream_states)
@@ -353,7 +361,10 @@ impl Path {
         packet: &Arrived<'_>,
         admitted: &Admitted,
     ) -> bool {
-        if self.congestion.may(Kind::Media, packet.now) {
+        let size = packet.payload.len() + HEADER;
+        if s.hurries(size, || !self.congestion.is_strained(packet.now))
+            || self.congestion.may(Kind::Media, packet.now)
+        {
             return true;
         }
         let Some(what) = s.put_off(packet, admitted) else {
@@ -365,9 +376,13 @@ impl Path {
             ssrc: s.binding.ssrc,
             what,
         };
-        self.congestion
-            .keep(Kind::Media, packet.payload.len() + HEADER, waiting);
+        self.congestion.keep(Kind::Media, size, waiting);
         false
+    }
+
+    /// Gives up what waits of one subscription.
+    pub(super) fn give_up(&mut self, track: TrackKey, place: usize) {
+        self.congestion.give_up(|w| w.track != track || w.place != place);
     }
 
     /// Whether a packet of `size` bytes is sent again now. Otherwise it was noted, or there have been too

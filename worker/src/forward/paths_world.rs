@@ -169,6 +169,8 @@ pub(super) struct World {
     pub(super) numbered: u64,
     pub(super) told: Vec<(Micros, bool)>,
     wide: bool,
+    /// When it subscribed.
+    since: Micros,
     /// What comes before is lost: the subscriber's receiver isn't set up.
     pub(super) deaf: Micros,
     /// Key frames that the publisher was asked for.
@@ -241,12 +243,14 @@ impl World {
             numbered: 0,
             told: Vec::new(),
             wide,
+            since: 0,
             deaf: 0,
             requests: 0,
         }
     }
 
     pub(super) fn subscribe(&mut self) {
+        self.since = self.now;
         let mut extensions = Outgoing::default();
         extensions.set(Extension::Mid, 4);
         extensions.set(Extension::TransportCc, 7);
@@ -511,7 +515,7 @@ impl World {
         if !due.is_empty() {
             rtcp::nack(&mut out, 9, VIDEO, &due);
         }
-        let still = self.decoder.decoded.last().map_or(0, |d| d.0);
+        let still = self.decoder.decoded.last().map_or(self.since, |d| d.0);
         if (given_up || self.now - still > 1_000_000) && self.now - self.last_pli > 500_000 {
             self.last_pli = self.now;
             rtcp::pli(&mut out, 9, VIDEO);

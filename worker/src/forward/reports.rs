@@ -105,17 +105,21 @@ impl Forwarder {
                     return;
                 };
                 let rtt = peer.rtt();
-                let rate = self.path_estimate(leg, now);
+                let path = self.path_state(leg, now);
                 let Some(track) = self.track(key) else { return };
                 let Some(Some(s)) = track.subscriptions.get_mut(at) else {
                     return;
                 };
                 s.plis += 1;
                 // Another one would only stand in the way of the one that is awaited.
-                if rate.is_some_and(|rate| s.key_frame_is_under_way(rate, rtt, now)) {
+                if path.is_some_and(|path| s.key_frame_is_under_way(path, rtt, now)) {
                     return;
                 }
                 if track.begin_again(at, now) {
+                    // What waits of the first beginning would only stand before this one.
+                    if let Some(path) = self.peer(leg).and_then(|p| p.outgoing.path.as_mut()) {
+                        path.give_up(key, at);
+                    }
                     self.begin_soon(key);
                     return;
                 }

@@ -34,8 +34,12 @@ const LONGEST_WAY: Duration = Duration::from_millis(2000);
 /// A receiver that asks for a key frame so soon may not have been there for the first, so many times.
 const BEGINNING: Duration = Duration::from_secs(2);
 const BEGINNINGS: u8 = 3;
-/// A key frame that a path carries in so little time may as well be sent twice.
+/// A key frame that a path carries in so little time may as well be sent twice. Where nothing strains it, the
+/// estimate says what was sent so far, and more can be expected of it: so many bits per second.
 const QUICK: Duration = Duration::from_millis(200);
+const USUAL: u64 = 1_000_000;
+/// Bytes that a second beginning doesn't wait with, about a key frame of a small picture.
+const AT_ONCE: usize = 8 << 10;
 /// A switch whose sender-report time is further off than this from the arrival time isn't believed.
 const MAX_CLOCK_ERROR: i64 = 3;
 
@@ -121,6 +125,15 @@ pub(crate) struct Trail {
     numbers: Numbers,
 }
 
+/// What is known of the path to a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PathState {
+    /// Bits per second.
+    pub(crate) estimate: u64,
+    /// What is sent does not get through.
+    pub(crate) strained: bool,
+}
+
 /// Per-subscriber state of one track.
 #[derive(Debug)]
 pub(crate) struct Subscription {
@@ -149,6 +162,8 @@ pub(crate) struct Subscription {
     key_frame: Option<(Instant, u64)>,
     /// When the first packet left, and how often it began anew for a receiver that missed it.
     begun: Option<(Instant, u8)>,
+    /// Bytes that are left of [`AT_ONCE`].
+    at_once: usize,
     map: SequenceMap,
     timestamp_offset: u32,
     last_timestamp: u32,
@@ -200,6 +215,7 @@ impl Subscription {
             floor: 0,
             key_frame: None,
             begun: None,
+            at_once: 0,
             map: SequenceMap::new(u64::from(seed & 0x3FFF)),
             timestamp_offset: 0,
             last_timestamp: seed,
@@ -438,23 +454,33 @@ impl Subscription {
         if let Some((_, times)) = &mut self.begun {
             *times += 1;
         }
+        self.at_once = AT_ONCE;
+        self.floor = self.map.next_out();
         self.restart();
     }
 
+    /// Whether the next packet, of so many bytes, goes out at once where the path `allows` that.
+    pub(crate) fn hurries(&mut self, bytes: usize, allows: impl FnOnce() -> bool) -> bool {
+        let left = self.at_once.checked_sub(bytes).filter(|_| allows());
+        self.at_once = left.unwrap_or(0);
+        left.is_some()
+    }
+
     /// Whether the last key frame, with what followed it, may still be on its way to a receiver at the end of
-    /// a path of so many bits per second.
-    pub(crate) fn key_frame_is_under_way(&self, rate: u64, rtt: Duration, now: Instant) -> bool {
+    /// the path.
+    pub(crate) fn key_frame_is_under_way(&self, path: PathState, rtt: Duration, now: Instant) -> bool {
         let Some((at, before)) = self.key_frame else {
             return false;
         };
         let bits = (self.bytes - before) as f64 * 8.0 * WIRE;
-        let takes = Duration::from_secs_f64(bits / rate.max(1) as f64);
-        // The first may have come before the client knew of the stream. A decoder set up since knows
-        // nothing of it.
-        if takes < QUICK && self.beginnings(now) == Some(0) {
+        let at_rate = |rate: u64| Duration::from_secs_f64(bits / rate.max(1) as f64);
+        // The first may have come before the client knew of the stream. A decoder set up since knows nothing
+        // of it, and asks for no packet before its own first.
+        let least = if path.strained { 0 } else { USUAL };
+        if self.beginnings(now) == Some(0) && self.nacks == 0 && at_rate(path.estimate.max(least)) < QUICK {
             return false;
         }
-        now.saturating_duration_since(at) < (rtt + takes).min(LONGEST_WAY)
+        now.saturating_duration_since(at) < (rtt + at_rate(path.estimate)).min(LONGEST_WAY)
     }
 
     /// The clock pair for a sender report: the publisher's own NTP time, so that sound and picture of one
