@@ -54,7 +54,7 @@ pub use spec::{Encrypted, EndReason, Publishing, RoomSpec};
 pub use state::{Room, RoomStanding};
 pub use vocabulary::{
     Action, Arrival, DropReason, Goodbye, Notice, Outbox, Output, RequestFailure, Scenario, WantedCodec,
-    Welcome,
+    Welcome, Worth,
 };
 
 /// What one client or one meeting may use up.

@@ -187,21 +187,45 @@ pub enum Notice {
     Goodbye(Goodbye),
 }
 
+/// What becomes of something that a client was told, where a connection breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worth {
+    /// Something later says it again.
+    State,
+    /// Lost, it would be missed for good: nothing later says it again.
+    Once,
+    /// As state, but large, and worth nothing once there is another: a client offers again only when it has
+    /// the answer.
+    Answer,
+    /// Likewise: a newer offer has all that was in the one before.
+    Offer,
+}
+
 impl Notice {
-    /// Lost with a broken connection it would be missed for good: nothing later says it again.
-    pub fn is_once_only(&self) -> bool {
-        matches!(
-            self,
+    /// What becomes of it.
+    pub fn worth(&self) -> Worth {
+        match self {
             Notice::TrackPublished { .. }
-                | Notice::TrackUnpublished { .. }
-                | Notice::Muted { .. }
-                | Notice::Allowed { .. }
-                | Notice::SubscriptionFailed { .. }
-                | Notice::TrackSubscribed { .. }
-                | Notice::WantedLayers { .. }
-                | Notice::StreamState { .. }
-                | Notice::Request(_)
-        )
+            | Notice::TrackUnpublished { .. }
+            | Notice::Muted { .. }
+            | Notice::Allowed { .. }
+            | Notice::SubscriptionFailed { .. }
+            | Notice::TrackSubscribed { .. }
+            | Notice::WantedLayers { .. }
+            | Notice::StreamState { .. }
+            | Notice::Request(_) => Worth::Once,
+            Notice::Answer { .. } => Worth::Answer,
+            Notice::Offer { .. } => Worth::Offer,
+            Notice::Welcome(_)
+            | Notice::WelcomeBack { .. }
+            | Notice::RoomMoved(_)
+            | Notice::Participants(_)
+            | Notice::Speakers(_)
+            | Notice::Room(_)
+            | Notice::Quality(_)
+            | Notice::NeedSections { .. }
+            | Notice::Goodbye(_) => Worth::State,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use super::{limits, response, start};
 use crate::quality::load::Load;
 use crate::quality::metrics::Direction;
 use crate::quality::{Metrics, Tracker};
-use crate::room::{Entered, Goodbye, Hall, Notice, Now, Outbox, Output, RoomName, RoomSpec, Sids};
+use crate::room::{Entered, Goodbye, Hall, Notice, Now, Outbox, Output, RoomName, RoomSpec, Sids, Worth};
 use crate::session::api::{Command, Event, SessionId};
 
 /// How often media is asked for statistics.
@@ -473,7 +473,7 @@ impl Desk {
                 for session in lost {
                     self.media.send(Command::Close { session });
                     if let Some(client) = self.clients.get_mut(&session) {
-                        let _ = client.out.say(leave.clone(), false);
+                        let _ = client.out.say(leave.clone(), Worth::State);
                     }
                     self.end(session, Code::Internal.as_str(), "the room failed");
                 }
@@ -527,7 +527,7 @@ impl Desk {
             match output {
                 Output::Media(command) => self.media.send(command),
                 Output::Tell { to, notice } => {
-                    let once_only = notice.is_once_only();
+                    let worth = notice.worth();
                     let moves = matches!(notice, Notice::RoomMoved(_));
                     let (name, bytes) = response::encode(notice, &self.server);
                     let bytes = Bytes::from(bytes);
@@ -536,7 +536,7 @@ impl Desk {
                         let Some(client) = self.clients.get_mut(&session) else {
                             continue;
                         };
-                        if client.out.say(bytes.clone(), once_only).is_err() {
+                        if client.out.say(bytes.clone(), worth).is_err() {
                             slow.push(session);
                         }
                         if moves {

@@ -10,6 +10,7 @@ use plenum_worker_api::v1::{Closed, WorkerFrame, worker_frame::Frame};
 use tokio::sync::mpsc;
 
 use super::limits;
+use crate::room::Worth;
 
 /// Sending did not work: the client reads too slowly or is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +20,7 @@ pub struct Clogged;
 #[derive(Debug)]
 struct Kept {
     seq: u64,
-    once_only: bool,
+    worth: Worth,
     what: What,
 }
 
@@ -81,24 +82,34 @@ impl Outbound {
     }
 
     /// Says something; keeps it for a while.
-    pub fn say(&mut self, bytes: Bytes, once_only: bool) -> Result<(), Clogged> {
-        self.keep(What::Response(bytes), once_only)
+    pub fn say(&mut self, bytes: Bytes, worth: Worth) -> Result<(), Clogged> {
+        self.keep(What::Response(bytes), worth)
     }
 
     /// Says something to whoever speaks for the client. What finds no connection waits for the next; what
     /// was on its way when one broke is only said again where it is known that it did not arrive.
     pub fn say_aside(&mut self, frame: Frame) -> Result<(), Clogged> {
-        let once_only = self.connection.is_none();
-        self.keep(What::Aside(Box::new(frame)), once_only)
+        let worth = match self.connection {
+            None => Worth::Once,
+            Some(_) => Worth::State,
+        };
+        self.keep(What::Aside(Box::new(frame)), worth)
     }
 
-    fn keep(&mut self, what: What, once_only: bool) -> Result<(), Clogged> {
+    fn keep(&mut self, what: What, worth: Worth) -> Result<(), Clogged> {
         self.last_seq += 1;
         let seq = self.last_seq;
+        if matches!(worth, Worth::Answer | Worth::Offer) {
+            self.kept.retain(|k| {
+                let stays = k.worth != worth;
+                self.kept_bytes -= if stays { 0 } else { k.what.len() };
+                stays
+            });
+        }
         self.kept_bytes += what.len();
         self.kept.push_back(Kept {
             seq,
-            once_only,
+            worth,
             what: what.clone(),
         });
         while self.kept.len() > limits::REPLAY_FRAMES || self.kept_bytes > limits::REPLAY_BYTES {
@@ -133,7 +144,7 @@ impl Outbound {
         let again: Vec<What> = self
             .kept
             .iter()
-            .filter(|k| k.seq > from && k.seq <= up_to && (all || k.once_only))
+            .filter(|k| k.seq > from && k.seq <= up_to && (all || k.worth == Worth::Once))
             .map(|k| k.what.clone())
             .collect();
         for what in again {
@@ -191,5 +202,57 @@ impl Allowance {
         }
         self.tokens -= 1.0;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(out: &mut Outbound, text: &str, worth: Worth) {
+        out.say(Bytes::copy_from_slice(text.as_bytes()), worth).unwrap();
+    }
+
+    /// What a client that saw `seen` frames is told again.
+    fn again(mut out: Outbound, seen: u64) -> Vec<String> {
+        let up_to = out.last_seq();
+        let (connection, mut frames) = mpsc::channel(64);
+        out.connect(connection);
+        out.replay(seen, up_to, true).unwrap();
+        drop(out);
+        let text = |frame| match frame {
+            Some(Frame::Response(bytes)) => String::from_utf8(bytes).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        std::iter::from_fn(|| frames.try_recv().ok())
+            .map(|f| text(f.frame))
+            .collect()
+    }
+
+    #[test]
+    fn of_answers_and_of_offers_the_last_is_kept() {
+        let mut out = Outbound::default();
+        for round in 1..=3 {
+            said(&mut out, &format!("answer {round}"), Worth::Answer);
+            said(&mut out, &format!("offer {round}"), Worth::Offer);
+            said(&mut out, &format!("once {round}"), Worth::Once);
+        }
+        let kept: usize = out.kept.iter().map(|k| k.what.len()).sum();
+        assert_eq!(out.kept_bytes, kept);
+        assert_eq!(
+            again(out, 1),
+            ["once 1", "once 2", "answer 3", "offer 3", "once 3"]
+        );
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut out = Outbound::default();
+        for _ in 0..2 * limits::REPLAY_FRAMES {
+            said(&mut out, "state", Worth::State);
+        }
+        assert_eq!(out.kept.len(), limits::REPLAY_FRAMES);
+        said(&mut out, &"x".repeat(limits::REPLAY_BYTES), Worth::State);
+        assert_eq!(out.kept.len(), 1);
     }
 }
