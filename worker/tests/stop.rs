@@ -196,7 +196,7 @@ async fn whoever_is_left_is_sent_elsewhere_and_the_process_ends_well() {
     to_worker
         .send(v1::ClientFrame {
             seq: 1,
-            frame: Some(client_frame::Frame::Start(start)),
+            frame: Some(client_frame::Frame::Start(Box::new(start))),
         })
         .await
         .unwrap();

@@ -222,7 +222,7 @@ impl ClusterRooms {
         let (to_worker, requests) = mpsc::channel(QUEUE);
         let first = ClientFrame {
             seq: 1,
-            frame: Some(client_frame::Frame::Start(start)),
+            frame: Some(client_frame::Frame::Start(Box::new(start))),
         };
         to_worker
             .try_send(first)

@@ -158,7 +158,7 @@ impl signal_server::Signal for Services {
             let error = PublicError::new(Code::RequestMalformed, "the first frame is not Start");
             return Ok(Response::new(refused(&error)));
         };
-        let session = match self.hub.enter(start, seq).await {
+        let session = match self.hub.enter(*start, seq).await {
             Ok(session) => session,
             Err(error) => return Ok(Response::new(refused(&error))),
         };

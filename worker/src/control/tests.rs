@@ -324,7 +324,7 @@ async fn a_session_streams_and_ends_with_closed() {
     let (to_worker, frames) = mpsc::channel(8);
     let first = v1::ClientFrame {
         seq: 1,
-        frame: Some(client_frame::Frame::Start(start("alice", 1))),
+        frame: Some(client_frame::Frame::Start(Box::new(start("alice", 1)))),
     };
     to_worker.send(first).await.unwrap();
     let mut stream = gateway
@@ -388,7 +388,10 @@ async fn a_refused_session_is_one_closed_frame() {
     let pod = pod().await;
     let mut gateway = pod.signal(GATEWAY_NAME).await;
     for (frame, code) in [
-        (client_frame::Frame::Start(start("alice", 1)), "RoomNotFound"),
+        (
+            client_frame::Frame::Start(Box::new(start("alice", 1))),
+            "RoomNotFound",
+        ),
         (
             client_frame::Frame::Hangup(v1::Hangup::default()),
             "RequestMalformed",

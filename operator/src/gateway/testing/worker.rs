@@ -265,7 +265,7 @@ impl Signal for Service {
         };
         let _ = say.send(frame(1, first)).await;
         let _ = worker.sessions.send(Probe {
-            start,
+            start: *start,
             heard,
             say: say.clone(),
             kept: VecDeque::new(),
